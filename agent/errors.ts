@@ -1,0 +1,165 @@
+/**
+ * Every error code of the agent, in one table. A code is stable: it appears in logs, records, gRPC details, metrics and
+ * docs/troubleshooting. `grpc` is the status a gRPC caller sees; `retryable` says whether the same request can succeed later on
+ * the same node without anyone changing anything; `advice` is what the person on call should do.
+ */
+export const ERRORS = {
+  // Asked for something that cannot be.
+  CONFIG_INVALID: { grpc: 'INVALID_ARGUMENT', retryable: false, advice: 'Correct the named configuration key.' },
+  ID_INVALID: {
+    grpc: 'INVALID_ARGUMENT',
+    retryable: false,
+    advice: 'Use 1 to 63 of A-Z a-z 0-9 . _ -, not beginning with a dot, not "tmp".',
+  },
+  POD_INVALID: { grpc: 'INVALID_ARGUMENT', retryable: false, advice: 'Correct the named label or annotation of the pod.' },
+
+  // Refusals: seen before anything was touched. The details list every reason.
+  CHECKPOINT_REFUSED: {
+    grpc: 'FAILED_PRECONDITION',
+    retryable: false,
+    advice: 'Change what the listed reasons name in the workload or the node, then ask again.',
+  },
+  RESTORE_REFUSED: {
+    grpc: 'FAILED_PRECONDITION',
+    retryable: false,
+    advice: 'Use a node and a pod that match the artifact, or make a new checkpoint.',
+  },
+  CAPABILITY_MISSING: {
+    grpc: 'FAILED_PRECONDITION',
+    retryable: false,
+    advice: 'The node lacks what the message names: mend the node or the agent image.',
+  },
+
+  // The target.
+  CONTAINER_NOT_FOUND: { grpc: 'NOT_FOUND', retryable: true, advice: 'The container is not running on this node.' },
+  CONTAINER_GONE: {
+    grpc: 'ABORTED',
+    retryable: true,
+    advice: 'The container ended or restarted meanwhile; a new container gets a new attempt.',
+  },
+  TARGET_BUSY: { grpc: 'ABORTED', retryable: true, advice: 'Another operation holds this container: wait for it.' },
+  TARGET_QUARANTINED: {
+    grpc: 'FAILED_PRECONDITION',
+    retryable: false,
+    advice: 'A process of an earlier operation does not die (storage hangs?): delete the pod, look at the node.',
+  },
+  CONTROL_DIR_UNSAFE: {
+    grpc: 'FAILED_PRECONDITION',
+    retryable: false,
+    advice: 'The control directory inside the container leads through a symlink: mount it plainly.',
+  },
+
+  // Storage.
+  STORAGE_NOT_ATTACHED: {
+    grpc: 'FAILED_PRECONDITION',
+    retryable: true,
+    advice: 'The volume is not mounted where the access mode says: look at the pod or the agent.',
+  },
+  STORAGE_UNSAFE: {
+    grpc: 'FAILED_PRECONDITION',
+    retryable: false,
+    advice: 'The path to the volume leads through a symlink or is not a volume: somebody planted it, look who.',
+  },
+  STORAGE_FULL: { grpc: 'RESOURCE_EXHAUSTED', retryable: true, advice: 'Free space on the volume or enlarge it.' },
+  STORAGE_FAILED: { grpc: 'UNAVAILABLE', retryable: true, advice: 'The storage answered with an error: look at the volume.' },
+  ARTIFACT_NOT_FOUND: {
+    grpc: 'NOT_FOUND',
+    retryable: true,
+    advice: 'No complete artifact of this id and version: wait for its checkpoint, or make one.',
+  },
+  ARTIFACT_EXISTS: {
+    grpc: 'ALREADY_EXISTS',
+    retryable: false,
+    advice: 'An artifact of this id and version is there: use another version, or ask for replacement.',
+  },
+  ARTIFACT_CORRUPT: { grpc: 'DATA_LOSS', retryable: false, advice: 'Delete the artifact and make a new checkpoint.' },
+  ARTIFACT_UNSIGNED: {
+    grpc: 'PERMISSION_DENIED',
+    retryable: false,
+    advice: 'No agent of this cluster signed this record: do not use it, look who wrote it.',
+  },
+  ARTIFACT_FORMAT: {
+    grpc: 'FAILED_PRECONDITION',
+    retryable: false,
+    advice: 'The artifact was written by a newer agent: upgrade this one.',
+  },
+  ARTIFACT_FOREIGN: {
+    grpc: 'PERMISSION_DENIED',
+    retryable: false,
+    advice: 'The artifact belongs to another namespace: make one in this namespace.',
+  },
+  ARTIFACT_UNSAFE: {
+    grpc: 'PERMISSION_DENIED',
+    retryable: false,
+    advice: 'The images ask for more than the target container may have: do not use the artifact, look who wrote it.',
+  },
+
+  // Steps.
+  QUIESCE_TIMEOUT: {
+    grpc: 'DEADLINE_EXCEEDED',
+    retryable: true,
+    advice: 'The workload did not say that it is ready for a snapshot: look at its log.',
+  },
+  DUMP_FAILED: { grpc: 'INTERNAL', retryable: false, advice: 'See the diagnosis and the tail of dump.log.' },
+  ROOTFS_FAILED: { grpc: 'INTERNAL', retryable: false, advice: 'The root filesystem diff failed: see the message.' },
+  RESTORE_FAILED: { grpc: 'INTERNAL', retryable: false, advice: 'See the diagnosis and the tail of restore.log.' },
+  FILL_FAILED: { grpc: 'INTERNAL', retryable: false, advice: 'Memory could not be filled: see the message.' },
+  STEP_TIMEOUT: { grpc: 'DEADLINE_EXCEEDED', retryable: true, advice: 'The named step passed its deadline: look at what it waits for.' },
+  CANCELLED: { grpc: 'CANCELLED', retryable: true, advice: 'Somebody cancelled the operation, or the agent stopped.' },
+  OUTCOME_UNKNOWN: {
+    grpc: 'UNKNOWN',
+    retryable: false,
+    advice: 'The agent died in the middle of a restore; the container was ended and is not used again.',
+  },
+
+  // The node.
+  RUNTIME_UNAVAILABLE: { grpc: 'UNAVAILABLE', retryable: true, advice: 'The container runtime does not answer: look at its socket.' },
+  INTERNAL: { grpc: 'INTERNAL', retryable: false, advice: 'A defect of the agent: report it with the log.' },
+} as const satisfies Record<string, ErrorRow>;
+
+interface ErrorRow {
+  readonly grpc: string;
+  readonly retryable: boolean;
+  readonly advice: string;
+}
+
+export type ErrorCode = keyof typeof ERRORS;
+
+/**
+ * One reason of a refusal: what was found, what is needed, and what to do. `code` is stable (UPPER_SNAKE).
+ * `found` and `wanted` are shown side by side; either may be empty where there is no such value.
+ */
+export interface Reason {
+  readonly code: string;
+  readonly message: string;
+  readonly found: string;
+  readonly wanted: string;
+  readonly advice: string;
+}
+
+/** Every failure that leaves a room of the agent. `message` says what failed, with what; the table says what to do. */
+export class SnapshotError extends Error {
+  readonly code: ErrorCode;
+  readonly reasons: readonly Reason[];
+
+  constructor(code: ErrorCode, message: string, options: { cause?: unknown; reasons?: readonly Reason[] } = {}) {
+    super(message, options.cause === undefined ? {} : { cause: options.cause });
+    this.name = 'SnapshotError';
+    this.code = code;
+    this.reasons = options.reasons ?? [];
+  }
+
+  get retryable(): boolean {
+    return ERRORS[this.code].retryable;
+  }
+
+  get advice(): string {
+    return ERRORS[this.code].advice;
+  }
+}
+
+/** Any thrown value as a SnapshotError: known ones unchanged, others as INTERNAL with the original as cause. */
+export function asSnapshotError(thrown: unknown): SnapshotError {
+  if (thrown instanceof SnapshotError) return thrown;
+  return new SnapshotError('INTERNAL', thrown instanceof Error ? thrown.message : String(thrown), { cause: thrown });
+}
