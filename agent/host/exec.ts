@@ -1,22 +1,21 @@
-import { open } from 'node:fs/promises';
-import { execa } from 'execa';
+import { open, readFile } from 'node:fs/promises';
+import type { Writable } from 'node:stream';
+import { execa, type Options, type ResultPromise } from 'execa';
 import { SnapshotError } from '../errors.ts';
 
-/** A descriptor number of this process, given to the child under its place in the array, or nothing. */
-export type ChildFd = number | 'ignore';
+/** How long a killed child may take to vanish before it counts as undead (it hangs in the kernel, on hard-mounted storage for one). */
+const KILL_GRACE_MS = 10_000;
+/** No verb of the native helper answers with more than this. */
+const MAX_OUTPUT_BYTES = 16 << 20;
 
 export interface RunRequest {
   /** Program and arguments; never a shell line. */
-  readonly argv: readonly [string, ...string[]];
+  readonly argv: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
-  /** Standard output and error of the child go to these files (made anew), never to pipes: a grandchild may keep them open. */
-  readonly stdoutFile: string;
-  readonly stderrFile: string;
-  /** Descriptors from number 3 on. */
-  readonly extraFds?: readonly ChildFd[];
   /** After this many milliseconds the child's process group gets SIGKILL. */
   readonly deadlineMs: number;
-  readonly signal?: AbortSignal;
+  /** Aborting it kills the process group at once. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface RunResult {
@@ -24,71 +23,189 @@ export interface RunResult {
   readonly exitCode: number | null;
   readonly signal: string | null;
   readonly timedOut: boolean;
-  /** True where the child was still there ten seconds after SIGKILL (it hangs in the kernel): its target must not be used again. */
+  /** True where the child was still there ten seconds after SIGKILL: its target must not be used again. */
   readonly undead: boolean;
-  readonly seconds: number;
 }
 
-/** How long a killed child may take to vanish before it counts as undead. */
-const KILL_GRACE_MS = 10_000;
-
 /**
- * Runs a program in a process group of its own, output to files, with a deadline. Resolves for every way the child can end;
- * throws INTERNAL only where it cannot be started.
+ * Runs a program whose descendants may outlive it and keep its output open (CRIU with -d): standard output and error go to files
+ * made anew, so that the end of the child is all that is waited for. Resolves for every way the child can end.
  */
-export async function run(request: RunRequest): Promise<RunResult> {
-  const [program, ...args] = request.argv;
+export async function runToFiles(request: RunRequest & { stdoutFile: string; stderrFile: string }): Promise<RunResult> {
   const out = await open(request.stdoutFile, 'w', 0o600);
   const err = await open(request.stderrFile, 'w', 0o600);
-  const started = performance.now();
-  let timedOut = false;
   try {
-    const child = execa(program, args, {
-      stdio: ['ignore', out.fd, err.fd, ...(request.extraFds ?? [])],
-      env: { ...request.env },
-      extendEnv: false,
-      detached: true,
-      reject: false,
-      cleanup: true,
-    });
-    const pid = child.pid;
-    if (pid === undefined) throw (await child).cause ?? new Error('no process was made');
-    const killGroup = () => {
-      try {
-        process.kill(-pid, 'SIGKILL');
-      } catch {
-        // It ended by itself meanwhile.
-      }
-    };
-    let graceTimer: NodeJS.Timeout | undefined;
-    let giveUp: (outcome: 'undead') => void = () => undefined;
-    const undead = new Promise<'undead'>((resolve) => {
-      giveUp = resolve;
-    });
-    const kill = () => {
-      killGroup();
-      graceTimer ??= setTimeout(() => giveUp('undead'), KILL_GRACE_MS);
-    };
-    const deadline = setTimeout(() => {
-      timedOut = true;
-      kill();
-    }, request.deadlineMs);
-    if (request.signal?.aborted) kill();
-    request.signal?.addEventListener('abort', kill, { once: true });
-    try {
-      const ended = await Promise.race([child, undead]);
-      const seconds = (performance.now() - started) / 1000;
-      if (ended === 'undead') return { exitCode: null, signal: 'SIGKILL', timedOut, undead: true, seconds };
-      return { exitCode: ended.exitCode ?? null, signal: ended.signal ?? null, timedOut, undead: false, seconds };
-    } finally {
-      clearTimeout(deadline);
-      clearTimeout(graceTimer);
-      request.signal?.removeEventListener('abort', kill);
-    }
-  } catch (cause) {
-    throw new SnapshotError('INTERNAL', `cannot start ${program}: ${String(cause)}`, { cause });
+    return await superviseChild(request, (program, args) =>
+      execa(program, args, childOptions(request, ['ignore', out.fd, err.fd] as Options['stdio'])),
+    );
   } finally {
     await out.close();
     await err.close();
+  }
+}
+
+export interface CallRequest extends RunRequest {
+  readonly input?: string | Uint8Array;
+  /** Written to descriptor 3 of the child: how a key reaches it without being an argument or a file. */
+  readonly secret?: Uint8Array;
+  /** Called with each line of standard output as it comes. */
+  readonly onLine?: (line: string) => void;
+}
+
+/** Runs a program that leaves no descendants behind, and gives back what it printed. */
+export async function call(request: CallRequest): Promise<RunResult & { stdout: string; stderr: string }> {
+  let stdout = '';
+  let stderr = '';
+  const result = await superviseChild(request, (program, args) => {
+    const pipes = ['pipe', 'pipe', 'pipe', ...(request.secret === undefined ? [] : ['pipe'])] as Options['stdio'];
+    const child = execa(program, args, childOptions(request, pipes));
+    feed(child.stdin, request.input ?? '');
+    if (request.secret !== undefined) feed(child.stdio[3] as Writable | null, request.secret);
+    collect(child.stdout, (text) => {
+      if (stdout.length < MAX_OUTPUT_BYTES) stdout += text;
+      request.onLine?.(text);
+    });
+    collect(child.stderr, (text) => {
+      if (stderr.length < MAX_OUTPUT_BYTES) stderr += text;
+    });
+    return child;
+  });
+  return { ...result, stdout, stderr };
+}
+
+/** Writes and closes; a child that ended without reading is no error of ours. */
+function feed(stream: Writable | null | undefined, content: string | Uint8Array): void {
+  stream?.on('error', () => undefined);
+  stream?.end(content);
+}
+
+function collect(stream: NodeJS.ReadableStream | null | undefined, take: (text: string) => void): void {
+  stream?.setEncoding('utf8');
+  stream?.on('data', take);
+}
+
+function childOptions(request: RunRequest, stdio: Options['stdio']): Options {
+  const env = { ...request.env };
+  return { env, extendEnv: false, detached: true, reject: false, cleanup: false, buffer: false, stdio };
+}
+
+async function superviseChild(
+  request: RunRequest,
+  start: (program: string, args: readonly string[]) => ResultPromise<Options>,
+): Promise<RunResult> {
+  const [program, ...args] = request.argv;
+  if (program === undefined) throw new SnapshotError('INTERNAL', 'asked to run an empty command');
+  const child = start(program, args);
+  let timedOut = false;
+  let grace: NodeJS.Timeout | undefined;
+  let giveUp: (outcome: 'undead') => void = () => undefined;
+  const undead = new Promise<'undead'>((resolve) => {
+    giveUp = resolve;
+  });
+  const kill = () => {
+    killGroup(child.pid);
+    grace ??= setTimeout(() => giveUp('undead'), KILL_GRACE_MS);
+  };
+  const deadline = setTimeout(() => {
+    timedOut = true;
+    kill();
+  }, request.deadlineMs);
+  request.signal?.addEventListener('abort', kill, { once: true });
+  if (request.signal?.aborted) kill();
+  try {
+    const ended = await Promise.race([child, undead]);
+    if (ended === 'undead') return { exitCode: null, signal: 'SIGKILL', timedOut, undead: true };
+    if (ended.exitCode === undefined && ended.signal === undefined)
+      throw new SnapshotError('INTERNAL', `cannot start ${program}: ${ended.message}`, { cause: ended });
+    return { exitCode: ended.exitCode ?? null, signal: ended.signal ?? null, timedOut, undead: false };
+  } finally {
+    clearTimeout(deadline);
+    clearTimeout(grace);
+    request.signal?.removeEventListener('abort', kill);
+  }
+}
+
+function killGroup(pid: number | undefined): void {
+  if (pid === undefined) return;
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch {
+    // The group ended by itself meanwhile.
+  }
+}
+
+/** A child that answers one line to each line it is sent, and may send lines on its own. */
+export interface LineSession {
+  /** Sends a line and resolves with the next line of the child; rejects where the child ends first. */
+  ask(line: string): Promise<string>;
+  /** Resolves with the lines that nobody asked for, the last one before the end of the child; never rejects. */
+  readonly ended: Promise<string[]>;
+  stop(): void;
+}
+
+/** Starts such a child. `first` is its first line. Lines for which `isNotice` holds are no answers but notices. */
+export async function openSession(
+  argv: readonly string[],
+  isNotice: (line: string) => boolean,
+): Promise<{ first: string; session: LineSession }> {
+  const [program = '', ...args] = argv;
+  const child = execa(program, args, {
+    stdio: ['pipe', 'pipe', 'pipe'],
+    buffer: false,
+    env: {},
+    extendEnv: false,
+    detached: true,
+    reject: false,
+    cleanup: true,
+  });
+  child.stdin?.on('error', () => undefined);
+  const waiting: { resolve: (line: string) => void; reject: (error: Error) => void }[] = [];
+  const notices: string[] = [];
+  let stderr = '';
+  let over = false;
+  collect(child.stderr, (text) => {
+    stderr = (stderr + text).slice(-4096);
+  });
+  let rest = '';
+  collect(child.stdout, (text) => {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop() ?? '';
+    for (const line of lines) {
+      if (isNotice(line)) notices.push(line);
+      else waiting.shift()?.resolve(line);
+    }
+  });
+  const ended = child.then(() => {
+    over = true;
+    for (const { reject } of waiting.splice(0)) reject(new Error(stderr.trim() || `${program} ended`));
+    return notices;
+  });
+  const next = () =>
+    new Promise<string>((resolve, reject) => {
+      if (over) reject(new Error(stderr.trim() || `${program} ended`));
+      else waiting.push({ resolve, reject });
+    });
+  const first = await next();
+  return {
+    first,
+    session: {
+      ask: (line) => {
+        const answer = next();
+        child.stdin?.write(`${line}\n`);
+        return answer;
+      },
+      ended,
+      stop: () => child.stdin?.end(),
+    },
+  };
+}
+
+/** The last `bytes` of a text file, '' where there is none. */
+export async function readTail(path: string, bytes: number): Promise<string> {
+  try {
+    const content = await readFile(path);
+    return content.subarray(Math.max(0, content.length - bytes)).toString('utf8');
+  } catch {
+    return '';
   }
 }
