@@ -1,0 +1,26 @@
+import { CONTROL_DIR_ENV, DEFAULT_CONTROL_DIR, SENTINELS } from '../../contract/keys.ts';
+import type { Native, ProcessId } from '../host/native.ts';
+
+/** Where a container's control directory is, by the environment it was started with. */
+export function controlDir(env: readonly string[]): { readonly path: string; readonly declared: boolean } {
+  const entry = env.find((line) => line.startsWith(`${CONTROL_DIR_ENV}=`));
+  const path = entry?.slice(CONTROL_DIR_ENV.length + 1).replace(/\/+$/, '') ?? '';
+  return path.startsWith('/') ? { path, declared: true } : { path: DEFAULT_CONTROL_DIR, declared: false };
+}
+
+/** What the control directory says about a source's readiness. */
+export async function readiness(
+  native: Native,
+  process: ProcessId,
+  env: readonly string[],
+): Promise<'ready' | 'not-ready' | 'no-control-dir'> {
+  const { path, declared } = controlDir(env);
+  const seen = await native.look(process, path, SENTINELS.ready);
+  if (seen.exists) return 'ready';
+  return seen.dir || declared ? 'not-ready' : 'no-control-dir';
+}
+
+/** The text of `restore-complete`: the line `done` for readers that know the old contract, then what was restored. */
+export function restoreCompleteText(operationId: string, artifact: string): string {
+  return `done\noperation=${operationId}\nartifact=${artifact}\n`;
+}

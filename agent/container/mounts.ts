@@ -1,0 +1,50 @@
+import { readFile } from 'node:fs/promises';
+import { SnapshotError } from '../errors.ts';
+import { type Mount, parseMountinfo } from './proc.ts';
+
+/** How each mount of a container is treated at checkpoint and restore. */
+export interface MountPlan {
+  /** Mount points that come from the placeholder on restore: everything but the root and what lies in /proc. */
+  readonly external: readonly Mount[];
+  /** The container's root mount. */
+  readonly root: Mount;
+  /** True where the container has a /dev/shm of its own or its pod's: its files are archived apart. */
+  readonly hasShm: boolean;
+}
+
+/** Reads a process's mount table. */
+export async function readMounts(procRoot: string, pid: number): Promise<Mount[]> {
+  try {
+    return parseMountinfo(await readFile(`${procRoot}/${pid}/mountinfo`, 'utf8'));
+  } catch (cause) {
+    throw new SnapshotError('CONTAINER_GONE', `mount table of process ${pid} cannot be read`, { cause });
+  }
+}
+
+/**
+ * Sorts a mount table. /proc stays CRIU's own, so that the restored tree sees its own PIDs there; mounts over it (masked
+ * files) are made again with it. Of several mounts on one point only the topmost can be seen, and it is listed once.
+ */
+export function planMounts(mounts: readonly Mount[]): MountPlan {
+  const top = new Map(mounts.map((mount) => [mount.mountPoint, mount]));
+  const root = top.get('/');
+  if (root === undefined) throw new SnapshotError('INTERNAL', 'the container has no root mount');
+  const external = [...top.values()].filter(({ mountPoint }) => mountPoint !== '/' && !inProc(mountPoint));
+  return { external, root, hasShm: top.get('/dev/shm')?.fstype === 'tmpfs' };
+}
+
+const inProc = (path: string) => path === '/proc' || path.startsWith('/proc/');
+
+/** The overlay's upper directory as the runtime mounted it: a path of the host. Undefined where the root is no overlay. */
+export function upperDir(root: Mount): string | undefined {
+  if (root.fstype !== 'overlay') return undefined;
+  return root.superOptions.find((option) => option.startsWith('upperdir='))?.slice('upperdir='.length);
+}
+
+/** Sources of mounts that kubelet fills from the API: their files are replaced by renaming, and have other paths in the next pod. */
+const PROJECTED = /\/volumes\/kubernetes\.io~(secret|projected|configmap|downward-api)\//;
+
+/** Mount points of a container that hold projected files, by the runtime specification's mount sources. */
+export function projectedMountPoints(mounts: readonly { destination: string; source: string }[]): string[] {
+  return mounts.filter(({ source }) => PROJECTED.test(source)).map(({ destination }) => destination);
+}

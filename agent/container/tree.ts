@@ -1,0 +1,59 @@
+import { readdir, readFile, readlink } from 'node:fs/promises';
+import { type ProcStat, type ProcStatus, parseStat, parseStatus } from './proc.ts';
+
+/** A live process of a container's tree, as procfs shows it. */
+export interface TreeProcess {
+  readonly stat: ProcStat;
+  readonly status: ProcStatus;
+}
+
+/** Reads one process; undefined where it is gone. */
+export async function readProcess(procRoot: string, pid: number): Promise<TreeProcess | undefined> {
+  try {
+    const [stat, status] = await Promise.all([
+      readFile(`${procRoot}/${pid}/stat`, 'utf8'),
+      readFile(`${procRoot}/${pid}/status`, 'utf8'),
+    ]);
+    return { stat: parseStat(stat), status: parseStatus(status) };
+  } catch {
+    return undefined;
+  }
+}
+
+/** The process and all its descendants, parents before children. Processes that end meanwhile are left out. */
+export async function readTree(procRoot: string, rootPid: number): Promise<TreeProcess[]> {
+  const found: TreeProcess[] = [];
+  let level = [rootPid];
+  while (level.length > 0) {
+    const children: number[] = [];
+    for (const pid of level) {
+      const process = await readProcess(procRoot, pid);
+      if (process === undefined) continue;
+      found.push(process);
+      children.push(...(await childrenOf(procRoot, pid)));
+    }
+    level = children;
+  }
+  return found;
+}
+
+/** Children are listed with the thread that made them, so every thread is asked. */
+async function childrenOf(procRoot: string, pid: number): Promise<number[]> {
+  const tasks = await readdir(`${procRoot}/${pid}/task`).catch(() => []);
+  const lists = await Promise.all(
+    tasks.map((task) => readFile(`${procRoot}/${pid}/task/${task}/children`, 'utf8').catch(() => '')),
+  );
+  return lists.flatMap((list) => list.split(' ').filter(Boolean).map(Number));
+}
+
+/** Open descriptors of a process as `fd number → what it refers to` (readlink text). */
+export async function readDescriptors(procRoot: string, pid: number): Promise<Map<number, string>> {
+  const names = await readdir(`${procRoot}/${pid}/fd`).catch(() => []);
+  const links = await Promise.all(
+    names.map(async (name) => {
+      const target = await readlink(`${procRoot}/${pid}/fd/${name}`).catch(() => undefined);
+      return [Number(name), target] as const;
+    }),
+  );
+  return new Map(links.filter((entry): entry is readonly [number, string] => entry[1] !== undefined));
+}

@@ -1,0 +1,52 @@
+import { lstat, readdir, readFile } from 'node:fs/promises';
+import { readDescriptors, type TreeProcess } from './tree.ts';
+
+/** No more entries of the container's files are looked at than this, so that a huge root filesystem does not hold up a checkpoint. */
+const MAX_ENTRIES = 300_000;
+/** Where watched files usually lie comes first; kernel filesystems never. */
+const FIRST = ['/tmp', '/app', '/etc', '/var', '/opt', '/home', '/srv', '/data', '/root', '/run'];
+const NEVER = new Set(['/proc', '/sys', '/dev']);
+
+/**
+ * Directories that CRIU must search to find what inotify descriptors watch: an overlay cannot open a file by its handle, and
+ * CRIU only knows inode numbers. Done before the freeze. Only inode numbers are read and no symlink is followed; the
+ * result is a path that CRIU resolves inside the container.
+ */
+export async function watchedDirectories(procRoot: string, tree: readonly TreeProcess[]): Promise<string[]> {
+  const inodes = new Set<number>();
+  for (const { stat } of tree)
+    for (const [fd, target] of await readDescriptors(procRoot, stat.pid)) {
+      if (target !== 'anon_inode:inotify') continue;
+      const info = await readFile(`${procRoot}/${stat.pid}/fdinfo/${fd}`, 'utf8').catch(() => '');
+      for (const [, ino] of info.matchAll(/^inotify wd:\S+ ino:([0-9a-f]+) /gm)) inodes.add(Number.parseInt(ino ?? '', 16));
+    }
+  const main = tree[0];
+  if (inodes.size === 0 || main === undefined) return [];
+  return findInodes(`${procRoot}/${main.stat.pid}/root`, inodes);
+}
+
+async function findInodes(root: string, wanted: Set<number>): Promise<string[]> {
+  const found = new Set<string>();
+  const seen = new Set<string>();
+  const top = (await readdir(root).catch(() => [])).map((name) => `/${name}`).filter((path) => !NEVER.has(path));
+  const queue = ['/', ...FIRST.filter((path) => top.includes(path)), ...top];
+  let budget = MAX_ENTRIES;
+  for (let directory = queue.shift(); directory !== undefined && wanted.size > 0 && budget > 0; directory = queue.shift()) {
+    if (seen.has(directory)) continue;
+    seen.add(directory);
+    const path = directory === '/' ? root : root + directory;
+    const stat = await lstat(path).catch(() => undefined);
+    if (stat === undefined || !stat.isDirectory()) continue;
+    if (wanted.delete(stat.ino)) found.add(directory);
+    if (directory === '/') continue;
+    for (const entry of await readdir(path, { withFileTypes: true }).catch(() => [])) {
+      budget -= 1;
+      if (entry.isDirectory()) queue.push(`${directory}/${entry.name}`);
+      else if (entry.isFile()) {
+        const file = await lstat(`${path}/${entry.name}`).catch(() => undefined);
+        if (file !== undefined && wanted.delete(file.ino)) found.add(directory);
+      }
+    }
+  }
+  return [...found];
+}
