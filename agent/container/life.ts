@@ -1,0 +1,91 @@
+import { readFile } from 'node:fs/promises';
+import type { Logger } from 'pino';
+import type { Native, ProcessId } from '../host/native.ts';
+import type { PinnedProcess } from './pinned.ts';
+import { exitCodeOf, parseStat, parseStatus } from './proc.ts';
+
+const SIGKILL = 9;
+const SIGTERM = 15;
+/** How often a foreign PID 1 is looked at for a pending SIGTERM: small against the grace period of any pod. */
+const TERM_POLL_MS = 200;
+/** The exit code where the real one cannot be known any more: that of a killed container. */
+const UNKNOWN_EXIT = 137;
+
+/** A restored container: its PID 1, which the runtime watches, and the restored main process below it. */
+export interface RestoredContainer {
+  readonly containerId: string;
+  readonly placeholder: PinnedProcess;
+  readonly root: PinnedProcess;
+  /** PID of the restored root in the placeholder's PID namespace. */
+  readonly innerPid: number;
+}
+
+/** How a restored container's end becomes the container's end. */
+export type Adoption = 'standby' | 'foreign';
+
+/**
+ * Ties the container's life to the restored process. snapshot-standby takes the duty over by itself and needs the agent no
+ * more. Any other PID 1 gets SIGTERM blocked once, so that it stays visible as pending; the agent forwards it (see `guard`).
+ */
+export async function adopt(native: Native, container: RestoredContainer): Promise<Adoption> {
+  if (await isStandby(native, container.placeholder.id)) {
+    const { armed } = await native.arm(container.placeholder.id, container.innerPid);
+    if (armed) return 'standby';
+  }
+  await native.blockSignal(container.placeholder.id, SIGTERM);
+  return 'foreign';
+}
+
+/** snapshot-standby blocks every signal it waits for; its name alone could be anybody's, but then arming it has no answer. */
+async function isStandby(native: Native, id: ProcessId): Promise<boolean> {
+  const comm = await readFile(`${native.options.procRoot}/${id.pid}/comm`, 'utf8').catch(() => '');
+  return /^snapshot-stand|^standby-armed/.test(comm);
+}
+
+/**
+ * For a foreign PID 1, until the restored process ends: forwards a SIGTERM that the runtime sent to the container, and makes the
+ * container end with the restored process's exit code. Resolves with the reason; never rejects.
+ */
+export async function guard(
+  native: Native,
+  container: RestoredContainer,
+  log: Logger,
+): Promise<{ exitCode: number; reason: 'EXITED' | 'EXIT_CODE_UNKNOWN' | 'PLACEHOLDER_ENDED' }> {
+  const stopForwarding = forwardTerm(native, container, log);
+  const placeholderEnded = container.placeholder.exited.then(() => 'placeholder' as const);
+  const end = await Promise.race([rootEnd(native, container.root), placeholderEnded]);
+  stopForwarding();
+  container.root.release();
+  if (end === 'placeholder') return { exitCode: UNKNOWN_EXIT, reason: 'PLACEHOLDER_ENDED' };
+  const exitCode = end ?? UNKNOWN_EXIT;
+  try {
+    if (end === undefined) await container.placeholder.signal(SIGKILL);
+    else await native.injectExit(container.placeholder.id, exitCode);
+  } catch (err) {
+    log.warn({ err, exitCode }, 'exit code could not be delivered, the container is killed');
+    await container.placeholder.signal(SIGKILL).catch(() => undefined);
+  }
+  container.placeholder.release();
+  return { exitCode, reason: end === undefined ? 'EXIT_CODE_UNKNOWN' : 'EXITED' };
+}
+
+/** The exit code of the restored root once it ended; undefined where nobody can tell (PID 1 reaped it on an old kernel). */
+async function rootEnd(native: Native, root: PinnedProcess): Promise<number | undefined> {
+  const status = await root.exited;
+  const { pid, start } = root.id;
+  const text = await readFile(`${native.options.procRoot}/${pid}/stat`, 'utf8').catch(() => undefined);
+  const stat = text === undefined ? undefined : parseStat(text);
+  if (stat?.start === start && stat.state === 'Z') return exitCodeOf(stat.exitStatus);
+  return status === null ? undefined : exitCodeOf(status);
+}
+
+function forwardTerm(native: Native, container: RestoredContainer, log: Logger): () => void {
+  const timer = setInterval(async () => {
+    const text = await readFile(`${native.options.procRoot}/${container.placeholder.id.pid}/status`, 'utf8').catch(() => '');
+    if (text === '' || (parseStatus(text).pendingSignals & (1n << BigInt(SIGTERM - 1))) === 0n) return;
+    clearInterval(timer);
+    log.info({ containerId: container.containerId }, 'SIGTERM forwarded to the restored process');
+    await container.root.signal(SIGTERM).catch(() => undefined);
+  }, TERM_POLL_MS);
+  return () => clearInterval(timer);
+}

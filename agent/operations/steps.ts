@@ -1,0 +1,103 @@
+import type { Logger } from 'pino';
+import { asSnapshotError, SnapshotError } from '../errors.ts';
+
+/** One named step of an operation. The name is the log field, the metric label and the key in the record. */
+export interface Step {
+  readonly name: string;
+  /** Rejecting ends the operation. The signal aborts when the operation is cancelled or the step passes its deadline. */
+  readonly run: (signal: AbortSignal) => Promise<void>;
+  /** Takes back what `run` did or began, when this step or a later one fails. */
+  readonly undo?: () => Promise<void>;
+  readonly deadlineMs?: number;
+}
+
+export interface StepTiming {
+  readonly step: string;
+  readonly seconds: number;
+}
+
+export interface StepsResult {
+  /** One entry for each step that ran, and `unaccounted`: together they are the wall time. */
+  readonly timings: readonly StepTiming[];
+  readonly failure: SnapshotError | undefined;
+  readonly failedStep: string | undefined;
+}
+
+/** How long an abandoned step may take to notice that it was aborted. */
+const SETTLE_MS = 15_000;
+
+/**
+ * Runs the steps in order. At the first failure, or when `signal` aborts, the steps begun so far are undone in reverse order. Undo
+ * failures are logged and do not stop the others. `onStep` is told before each step; its failure counts as the step's.
+ */
+export async function runSteps(
+  steps: readonly Step[],
+  context: {
+    readonly signal: AbortSignal;
+    readonly log: Logger;
+    readonly defaultDeadlineMs: number;
+    readonly onStep: (name: string) => Promise<void> | void;
+  },
+): Promise<StepsResult> {
+  const began = performance.now();
+  const timings: StepTiming[] = [];
+  const begun: Step[] = [];
+  let failure: SnapshotError | undefined;
+  for (const step of steps) {
+    const started = performance.now();
+    begun.push(step);
+    try {
+      if (context.signal.aborted) throw new SnapshotError('CANCELLED', `cancelled before ${step.name}`);
+      await context.onStep(step.name);
+      await withDeadline(step, context.signal, step.deadlineMs ?? context.defaultDeadlineMs);
+    } catch (error) {
+      failure = asSnapshotError(error);
+    }
+    const seconds = (performance.now() - started) / 1000;
+    timings.push({ step: step.name, seconds });
+    context.log.debug({ step: step.name, seconds, code: failure?.code }, 'step ended');
+    if (failure !== undefined) break;
+  }
+  if (failure !== undefined) await undo(begun, context.log);
+  const wall = (performance.now() - began) / 1000;
+  const accounted = timings.reduce((sum, { seconds }) => sum + seconds, 0);
+  return {
+    timings: [...timings, { step: 'unaccounted', seconds: Math.max(0, wall - accounted) }],
+    failure,
+    failedStep: failure === undefined ? undefined : begun.at(-1)?.name,
+  };
+}
+
+async function withDeadline(step: Step, outer: AbortSignal, deadlineMs: number): Promise<void> {
+  const inner = new AbortController();
+  const forward = () => inner.abort(outer.reason);
+  outer.addEventListener('abort', forward, { once: true });
+  let timer: NodeJS.Timeout | undefined;
+  const passed = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      const error = new SnapshotError('STEP_TIMEOUT', `${step.name} took longer than ${deadlineMs / 1000} s`);
+      inner.abort(error);
+      // The step sees the abort and ends by itself; one that does not is left behind.
+      timer = setTimeout(() => reject(error), SETTLE_MS);
+    }, deadlineMs);
+  });
+  try {
+    await Promise.race([step.run(inner.signal), passed]);
+    if (inner.signal.aborted && !outer.aborted) throw inner.signal.reason;
+  } catch (error) {
+    throw inner.signal.aborted && !outer.aborted ? inner.signal.reason : error;
+  } finally {
+    clearTimeout(timer);
+    outer.removeEventListener('abort', forward);
+  }
+}
+
+async function undo(begun: readonly Step[], log: Logger): Promise<void> {
+  for (const step of begun.toReversed()) {
+    try {
+      await step.undo?.();
+    } catch (err) {
+      log.error({ err, step: step.name }, 'undo failed');
+    }
+  }
+}

@@ -1,0 +1,138 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import { KUBELET_LABELS, LABELS } from '../../contract/keys.ts';
+import type { ContainerView, PodView } from '../../contract/pods.ts';
+import type { Runtime, RuntimeContainer, Sandbox } from './runtime.ts';
+
+/** Where pods come from. Whoever watches only triggers: what is to be done is read from `pod` at the time. */
+export interface PodSource {
+  /** The pod as last seen; undefined where it is gone. */
+  pod(uid: string): PodView | undefined;
+  /** Follows the pods until the signal; `changed` is called with the uid of each pod that is new, changed or gone. */
+  run(changed: (podUid: string) => void, signal: AbortSignal): Promise<void>;
+}
+
+/** Events may come in bursts; the list is read once for all that come within this time. */
+const SETTLE_MS = 20;
+const MAX_BACKOFF_MS = 10_000;
+
+/**
+ * Watches the pods of this node through the container runtime alone: its events where it has them, else a short poll, and a
+ * resync now and then in either case. Only pods with a checkpoint id are looked at.
+ */
+export function watchRuntime(
+  runtime: Runtime,
+  options: { readonly pollMs: number; readonly resyncMs: number; readonly log: Logger },
+): PodSource {
+  const pods = new Map<string, PodView>();
+  const seen = new Map<string, string>();
+
+  const refresh = async (changed: (uid: string) => void, everything: boolean) => {
+    const [sandboxes, containers] = await Promise.all([runtime.sandboxes(), runtime.containers()]);
+    const current = new Map(podViews(sandboxes, containers).map((pod) => [pod.uid, pod]));
+    for (const [uid, pod] of current) {
+      const state = JSON.stringify(pod);
+      const isNews = seen.get(uid) !== state;
+      pods.set(uid, pod);
+      seen.set(uid, state);
+      if (isNews || everything) changed(uid);
+    }
+    for (const uid of [...pods.keys()].filter((known) => !current.has(known))) {
+      pods.delete(uid);
+      seen.delete(uid);
+      changed(uid);
+    }
+  };
+
+  const run = async (changed: (uid: string) => void, signal: AbortSignal) => {
+    const bell = newBell();
+    let hasEvents = true;
+    const events = (async () => {
+      while (!signal.aborted && hasEvents) {
+        const why = await runtime.events(bell.ring, signal);
+        if (why === 'unsupported') {
+          hasEvents = false;
+          options.log.info({ pollMs: options.pollMs }, 'the runtime has no events, it is polled');
+        }
+        bell.ring();
+        await pause(options.pollMs, signal);
+      }
+    })();
+    let failures = 0;
+    let nextResync = 0;
+    while (!signal.aborted) {
+      const everything = Date.now() >= nextResync;
+      try {
+        await refresh(changed, everything);
+        if (everything) nextResync = Date.now() + options.resyncMs;
+        failures = 0;
+      } catch (err) {
+        failures += 1;
+        options.log.warn({ err, failures }, 'the runtime does not answer');
+      }
+      const quiet = failures > 0 ? Math.min(MAX_BACKOFF_MS, options.pollMs * 2 ** failures) : undefined;
+      await bell.wait(quiet ?? (hasEvents ? Math.max(0, nextResync - Date.now()) : options.pollMs), signal);
+      await pause(SETTLE_MS, signal);
+    }
+    await events;
+  };
+
+  return { pod: (uid) => pods.get(uid), run };
+}
+
+/** Sandboxes that are up, with their containers, as pods. */
+export function podViews(sandboxes: readonly Sandbox[], containers: readonly RuntimeContainer[]): PodView[] {
+  return sandboxes
+    .filter(({ state, labels }) => state === 'SANDBOX_READY' && labels[LABELS.checkpointId] !== undefined)
+    .map((sandbox) => ({
+      uid: sandbox.metadata.uid,
+      namespace: sandbox.metadata.namespace,
+      name: sandbox.metadata.name,
+      sandboxId: sandbox.id,
+      labels: sandbox.labels,
+      annotations: sandbox.annotations,
+      containers: containers
+        .filter((container) => container.pod_sandbox_id === sandbox.id)
+        .map(containerView)
+        .sort((a, b) => a.attempt - b.attempt),
+    }));
+}
+
+function containerView(container: RuntimeContainer): ContainerView {
+  const states = { CONTAINER_CREATED: 'created', CONTAINER_RUNNING: 'running', CONTAINER_EXITED: 'exited' } as const;
+  return {
+    name: container.labels[KUBELET_LABELS.containerName] ?? container.metadata.name,
+    id: container.id,
+    state: states[container.state as keyof typeof states] ?? 'unknown',
+    attempt: container.metadata.attempt,
+  };
+}
+
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { signal }).catch(() => undefined);
+}
+
+/** Lets one loop sleep until somebody rings, or the time is over. A ring while nobody sleeps is remembered. */
+function newBell() {
+  let rung = false;
+  let wake: (() => void) | undefined;
+  return {
+    ring: () => {
+      rung = true;
+      wake?.();
+    },
+    wait: async (ms: number, signal: AbortSignal) => {
+      const over = new AbortController();
+      if (!rung)
+        await Promise.race([
+          pause(ms, AbortSignal.any([signal, over.signal])),
+          new Promise<void>((resolve) => {
+            wake = resolve;
+          }),
+        ]);
+      over.abort();
+      rung = false;
+      wake = undefined;
+    },
+  };
+}
