@@ -167,13 +167,13 @@ export function exitCodeOf(waitStatus: number): number {
 }
 
 /** The instruction-set extensions of /proc/cpuinfo's first processor that user code may have detected and gone on to use. */
-export function parseCpu(text: string): { vendor: string; family: string; model: string; features: string[] } {
+export function parseCpu(text: string): { vendor: string; family: number; model: number; features: string[] } {
   const field = (name: string) => new RegExp(`^${name}\\s*: (.*)$`, 'm').exec(text)?.[1]?.trim() ?? '';
   const flags = field('flags').split(' ');
   return {
     vendor: field('vendor_id'),
-    family: field('cpu family'),
-    model: field('model name'),
+    family: Number(field('cpu family')),
+    model: Number(field('model')),
     features: flags.filter((flag) => USER_FEATURE.test(flag)).sort(),
   };
 }

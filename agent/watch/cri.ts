@@ -121,18 +121,18 @@ function newBell() {
       rung = true;
       wake?.();
     },
-    wait: async (ms: number, signal: AbortSignal) => {
-      const over = new AbortController();
-      if (!rung)
-        await Promise.race([
-          pause(ms, AbortSignal.any([signal, over.signal])),
-          new Promise<void>((resolve) => {
-            wake = resolve;
-          }),
-        ]);
-      over.abort();
-      rung = false;
-      wake = undefined;
-    },
+    wait: (ms: number, signal: AbortSignal) =>
+      new Promise<void>((resolve) => {
+        const done = () => {
+          clearTimeout(timer);
+          signal.removeEventListener('abort', done);
+          wake = undefined;
+          rung = false;
+          resolve();
+        };
+        const timer = setTimeout(done, rung || signal.aborted ? 0 : ms);
+        signal.addEventListener('abort', done, { once: true });
+        wake = done;
+      }),
   };
 }
