@@ -72,6 +72,11 @@ export const ERRORS = {
     retryable: false,
     advice: 'An artifact of this id and version is there: use another version, or ask for replacement.',
   },
+  ARTIFACT_BUSY: {
+    grpc: 'ABORTED',
+    retryable: true,
+    advice: 'A restore is reading the artifact: wait until it is done, then ask again.',
+  },
   ARTIFACT_CORRUPT: { grpc: 'DATA_LOSS', retryable: false, advice: 'Delete the artifact and make a new checkpoint.' },
   ARTIFACT_UNSIGNED: {
     grpc: 'PERMISSION_DENIED',

@@ -1,0 +1,115 @@
+import { createHmac, hkdfSync, timingSafeEqual } from 'node:crypto';
+import { parseDocument, stringify } from 'yaml';
+import { z } from 'zod';
+import { type Reason, SnapshotError } from '../errors.ts';
+import type { RecordKey, RecordKeys } from './key.ts';
+import { type ArtifactRecord, FORMAT_VERSION, recordSchema } from './schema.ts';
+
+export type { ArtifactRecord, FileEntry } from './schema.ts';
+
+export const MAX_RECORD_BYTES = 8 * 1024 * 1024;
+
+/** A record whose signature was good, and the key that made it: the bulk key is derived from that one. */
+export interface SignedRecord {
+  readonly record: ArtifactRecord;
+  readonly key: RecordKey;
+}
+
+const HEAD = /^formatVersion: (\d{1,9})\nminReader: (\d{1,9})\n/;
+const SIGNATURE =
+  /\nsignature:\n {2}algorithm: HMAC-SHA-256\n {2}keyId: "([0-9a-f]{16})"\n {2}value: "([0-9a-f]{64})"\n$/;
+const SIGNATURE_LENGTH = 200;
+
+function mac(body: string, key: RecordKey): Buffer {
+  return createHmac('sha256', key.secret).update('snapshot-record\n').update(body).digest();
+}
+
+/**
+ * The record as the text of manifest.yaml, signed. The signature covers the text above it byte for byte: a reader can check it
+ * before it parses anything, and a YAML parser never sees text that no agent wrote.
+ */
+export function encodeRecord(record: ArtifactRecord, key: RecordKey): string {
+  const checked = recordSchema.safeParse(record);
+  if (!checked.success)
+    throw new SnapshotError('INTERNAL', `the record cannot be written: ${z.prettifyError(checked.error)}`);
+  const body = stringify(checked.data, {
+    defaultStringType: 'QUOTE_DOUBLE',
+    defaultKeyType: 'PLAIN',
+    lineWidth: 0,
+    aliasDuplicateObjects: false,
+  });
+  const signature = `signature:\n  algorithm: HMAC-SHA-256\n  keyId: "${key.id}"\n  value: "${mac(body, key).toString('hex')}"\n`;
+  if (Buffer.byteLength(body) + signature.length > MAX_RECORD_BYTES) {
+    throw new SnapshotError('INTERNAL', `the record has more than ${MAX_RECORD_BYTES} bytes`);
+  }
+  return body + signature;
+}
+
+/** The record in `text`, once its format is known and its signature is good. `keys.accepted` says whose signatures count. */
+export function decodeRecord(text: string, keys: RecordKeys): SignedRecord {
+  if (Buffer.byteLength(text) > MAX_RECORD_BYTES) {
+    throw new SnapshotError('ARTIFACT_CORRUPT', `the record has more than ${MAX_RECORD_BYTES} bytes`);
+  }
+  requireFormat(text);
+  const { body, key } = requireSignature(text, keys);
+  const checked = recordSchema.safeParse(parseYaml(body));
+  if (checked.success) return { record: checked.data, key };
+  throw new SnapshotError(
+    'ARTIFACT_CORRUPT',
+    `the record does not have its form: ${z.prettifyError(checked.error).slice(0, 2000)}`,
+  );
+}
+
+/** The key of an artifact's bulk pages: 64 hex digits, new with each salt, so that no nonce ever repeats under one key. */
+export function deriveBulkKey(key: RecordKey, salt: string): string {
+  if (!/^[0-9a-f]{64}$/.test(salt)) throw new SnapshotError('INTERNAL', 'the salt of a bulk key is 64 hex digits');
+  return Buffer.from(hkdfSync('sha256', key.secret, Buffer.from(salt, 'hex'), 'snapshot-bulk', 32)).toString('hex');
+}
+
+function requireFormat(text: string): void {
+  const head = HEAD.exec(text.slice(0, 64));
+  if (head === null) {
+    const isForeign = /^checkpointId:/m.test(text.slice(0, 65_536));
+    if (isForeign)
+      throw new SnapshotError('ARTIFACT_FORMAT', 'the record has no formatVersion: another system wrote it');
+    throw new SnapshotError('ARTIFACT_CORRUPT', 'the record does not begin with formatVersion and minReader');
+  }
+  const [formatVersion, minReader] = [Number(head[1]), Number(head[2])];
+  if (formatVersion === FORMAT_VERSION && minReader <= FORMAT_VERSION) return;
+  const found = `formatVersion ${formatVersion}, minReader ${minReader}`;
+  throw new SnapshotError(
+    'ARTIFACT_FORMAT',
+    `the record has ${found}; this agent reads formatVersion ${FORMAT_VERSION}`,
+  );
+}
+
+function requireSignature(text: string, keys: RecordKeys): { body: string; key: RecordKey } {
+  const block = SIGNATURE.exec(text.slice(-SIGNATURE_LENGTH));
+  if (block === null) throw unsigned('SIGNATURE_MISSING', 'the record is not signed', '');
+  const [matched, keyId = '', value = ''] = block;
+  const key = keys.accepted.find((candidate) => candidate.id === keyId);
+  if (key === undefined)
+    throw unsigned('KEY_UNKNOWN', `the record is signed with key ${keyId}, which this agent does not have`, keyId);
+  const body = text.slice(0, text.length - matched.length + 1);
+  if (timingSafeEqual(mac(body, key), Buffer.from(value, 'hex'))) return { body, key };
+  throw unsigned('SIGNATURE_WRONG', `the signature of the record is wrong (key ${keyId})`, keyId);
+}
+
+function unsigned(code: string, message: string, found: string): SnapshotError {
+  const advice = 'Give the agent the key that signed it as an older key, or delete the artifact.';
+  const reason: Reason = { code, message, found, wanted: '', advice };
+  return new SnapshotError('ARTIFACT_UNSIGNED', message, { reasons: [reason] });
+}
+
+function parseYaml(body: string): unknown {
+  try {
+    const document = parseDocument(body, { schema: 'core', strict: true, uniqueKeys: true });
+    const error = document.errors[0] ?? document.warnings[0];
+    if (error !== undefined) throw error;
+    return document.toJS({ maxAliasCount: 0 });
+  } catch (cause) {
+    throw new SnapshotError('ARTIFACT_CORRUPT', `the record is not plain YAML: ${String(cause).slice(0, 500)}`, {
+      cause,
+    });
+  }
+}
