@@ -1,0 +1,39 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup build native check test demo bench clean
+
+TSX := node_modules/.bin/tsx
+REPORT := .cache/test-report.json
+
+help: ## Lists the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Installs what is missing on this machine (Debian 12 or later, as root)
+	@test/real/environment/setup.sh
+
+node_modules/.package-lock.json: package.json package-lock.json
+	npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+build: node_modules/.package-lock.json native ## Builds the programs: dist/ and native/build/
+	node build.mjs
+
+native: ## Builds the C programs: native/build/
+	$(MAKE) --no-print-directory -C native
+
+check: node_modules/.package-lock.json ## Formatting, types, lint and unused code
+	npm run --silent check
+
+test: setup build ## Runs all tests for real; ends with the line "tests: N passed, N failed, N skipped"
+	@mkdir -p .cache && rm -f $(REPORT)
+	@node_modules/.bin/vitest run --reporter=default --reporter=json --outputFile.json=$(REPORT); status=$$?; \
+	$(TSX) test/closing-line.ts $(REPORT) || status=1; exit $$status
+
+demo: setup build ## Checkpoints a running worker and restores it into another pod, before your eyes
+	@$(TSX) bench/demo.ts
+
+bench: setup build ## Measures checkpoint and restore on this machine
+	@$(TSX) bench/run.ts
+
+clean: ## Removes what was built and cached, and what interrupted tests left running
+	@if [ -x $(TSX) ]; then $(TSX) test/real/environment/clean.ts; fi
+	rm -rf dist native/build .cache

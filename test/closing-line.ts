@@ -1,0 +1,37 @@
+import { readFileSync } from 'node:fs';
+
+/** The parts of vitest's JSON report that are counted. */
+interface Report {
+  readonly testResults: readonly {
+    readonly name: string;
+    readonly status: string;
+    readonly assertionResults: readonly { readonly status: string }[];
+  }[];
+}
+
+const [file = ''] = process.argv.slice(2);
+let report: Report = { testResults: [] };
+let failed = 0;
+try {
+  report = JSON.parse(readFileSync(file, 'utf8')) as Report;
+} catch (error) {
+  // No report: the run itself broke, which counts as one failure.
+  console.error(`no test report: ${String(error)}`);
+  failed++;
+}
+
+let passed = 0;
+let skipped = 0;
+for (const { status, assertionResults } of report.testResults) {
+  const inFile = assertionResults.filter((one) => one.status === 'failed').length;
+  // A file that fails outside its tests, while it is loaded or set up, counts as one failure.
+  failed += status === 'failed' && inFile === 0 ? 1 : inFile;
+  passed += assertionResults.filter((one) => one.status === 'passed').length;
+  skipped += assertionResults.filter((one) => one.status !== 'failed' && one.status !== 'passed').length;
+}
+if (passed + failed === 0) {
+  console.error('no test ran');
+  failed++;
+}
+console.log(`tests: ${passed} passed, ${failed} failed, ${skipped} skipped`);
+process.exitCode = failed > 0 ? 1 : 0;
