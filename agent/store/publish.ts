@@ -9,10 +9,8 @@ import { activeReaders } from './readers.ts';
 import { type ArtifactRecord, encodeRecord } from './record.ts';
 import { FORMAT_VERSION } from './schema.ts';
 import { asidePath, discardTree, type Staging } from './staging.ts';
-import { sealTree } from './tree.ts';
+import { sealTree } from './sync.ts';
 import { type ArtifactState, artifactState, requireNamespace } from './verify.ts';
-
-export { syncTree } from './tree.ts';
 
 /** What the operation knows; the rest of the record is what publishing finds. */
 export type RecordDraft = Omit<ArtifactRecord, 'formatVersion' | 'minReader' | 'checkpointId' | 'version' | 'files'>;

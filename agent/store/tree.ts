@@ -1,12 +1,10 @@
 import { createHash } from 'node:crypto';
-import { constants } from 'node:fs';
 import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SnapshotError } from '../errors.ts';
-import { namesIn, safeOpen, syncDirectory, unsafeFile } from './files.ts';
+import { namesIn, unsafeFile } from './files.ts';
 import { RECORD_FILE } from './paths.ts';
-import { forEachOf } from './pool.ts';
-import { BULK_PAGES, type FileEntry, filePathProblem, MAX_DEPTH, MAX_FILES } from './schema.ts';
+import { MAX_DEPTH, MAX_FILES } from './schema.ts';
 
 /** The files of an artifact, without its record, and its directories, innermost first. Paths are relative to the artifact. */
 export interface Tree {
@@ -14,8 +12,6 @@ export interface Tree {
   readonly directories: readonly string[];
 }
 
-/** How many files are synced or hashed at once: the storage's latency overlaps. */
-const AT_ONCE = 8;
 const CHUNK_BYTES = 1024 * 1024;
 /** Files, their record, and some directories. */
 const MAX_ENTRIES = MAX_FILES + 1_000;
@@ -46,53 +42,6 @@ export async function listTree(root: string): Promise<Tree> {
     const problem = unsafeFile(found);
     if (problem !== undefined) throw new SnapshotError('ARTIFACT_UNSAFE', `${join(root, path)} ${problem}`);
     if (path !== RECORD_FILE) files.set(path, found.size);
-  }
-}
-
-/** Makes every file and directory of a staging directory durable; its record apart. */
-export async function syncTree(root: string): Promise<void> {
-  const { files, directories } = await listTree(root);
-  await forEachOf([...files.keys()], AT_ONCE, async (path) => {
-    const handle = await safeOpen(join(root, path), constants.O_RDONLY);
-    try {
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-  });
-  await syncDirectories(root, directories);
-}
-
-/** Makes a staging directory durable, and says what the record must list: each file with its size and digest. */
-export async function sealTree(root: string): Promise<FileEntry[]> {
-  const { files, directories } = await listTree(root);
-  const entries: FileEntry[] = [];
-  const paths = [...files.keys()].sort();
-  await forEachOf([...paths.entries()], AT_ONCE, async ([place, path]) => {
-    const problem = filePathProblem(path);
-    if (problem !== undefined)
-      throw new SnapshotError('INTERNAL', `${join(root, path)} cannot be published: it ${problem}`);
-    entries[place] = await sealFile(root, path);
-  });
-  await syncDirectories(root, directories);
-  return entries;
-}
-
-/** Innermost first, so that a directory is durable before the entry that names it. */
-async function syncDirectories(root: string, directories: readonly string[]): Promise<void> {
-  for (const directory of directories) await syncDirectory(join(root, directory));
-}
-
-async function sealFile(root: string, path: string): Promise<FileEntry> {
-  const handle = await safeOpen(join(root, path), constants.O_RDONLY);
-  try {
-    await handle.sync();
-    const { size } = await handle.stat();
-    if (path === BULK_PAGES) return { path, size, sha256: '' };
-    const read = await readThrough(handle, size);
-    return { path, size: read.size, sha256: read.sha256 };
-  } finally {
-    await handle.close();
   }
 }
 

@@ -1,0 +1,123 @@
+import { type FileHandle, mkdir, open } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { SnapshotError } from '../errors.ts';
+import {
+  compact,
+  entrySchema,
+  isOutcome,
+  type JournalEntry,
+  lastOfOpen,
+  readEntries,
+  stillArmed,
+  worthKeeping,
+} from './journal-file.ts';
+
+export type { JournalEntry } from './journal-file.ts';
+
+/** What the caller says; number, time and boot are the journal's. */
+export type Transition = Omit<JournalEntry, 'seq' | 'at' | 'bootId' | 'details'> & {
+  readonly details?: Readonly<Record<string, unknown>>;
+};
+
+export interface Journal {
+  /** What was wrong with the file when it was opened; each is to be logged loudly. */
+  readonly warnings: readonly string[];
+  /** Resolves once the transition is on disk. Transitions are written in the order of the calls. */
+  append(transition: Transition): Promise<JournalEntry>;
+  /** The last transition of each operation of this boot that has not ended. */
+  openOperations(): JournalEntry[];
+  /** How the last operation on a container ended, or undefined where none did, in this boot or an earlier one. */
+  outcomeOf(containerId: string): JournalEntry | undefined;
+  /** The restored containers of this boot whose process is to be guarded: armed, and not ended. */
+  restoredContainers(): JournalEntry[];
+  close(): Promise<void>;
+}
+
+export interface JournalRequest {
+  readonly path: string;
+  readonly bootId: string;
+}
+
+/** From here on entries without further use are forgotten in memory; the file forgets them when it is next opened. */
+const MAX_ENTRIES = 10_000;
+
+/** Opens the journal, reads it, and writes it anew with what is still useful. */
+export async function openJournal({ path, bootId }: JournalRequest): Promise<Journal> {
+  try {
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+    const read = await readEntries(path);
+    const entries = worthKeeping(read.entries, bootId);
+    const seq = read.entries.reduce((highest, entry) => Math.max(highest, entry.seq), 0);
+    await compact(path, entries);
+    return new FileJournal({ bootId, entries, seq, warnings: read.warnings, file: await open(path, 'a', 0o600) });
+  } catch (thrown) {
+    throw new SnapshotError('INTERNAL', `cannot open the journal ${path}: ${String(thrown)}`, { cause: thrown });
+  }
+}
+
+class FileJournal implements Journal {
+  readonly warnings: readonly string[];
+  readonly #bootId: string;
+  readonly #file: FileHandle;
+  #entries: JournalEntry[];
+  #seq: number;
+  #last: Promise<unknown> = Promise.resolve();
+  #broken: unknown;
+
+  constructor(opened: { bootId: string; entries: JournalEntry[]; seq: number; warnings: string[]; file: FileHandle }) {
+    this.warnings = opened.warnings;
+    this.#bootId = opened.bootId;
+    this.#file = opened.file;
+    this.#entries = opened.entries;
+    this.#seq = opened.seq;
+  }
+
+  append(transition: Transition): Promise<JournalEntry> {
+    const written = this.#last.then(() => this.#write(transition));
+    this.#last = written.catch(() => {});
+    return written;
+  }
+
+  openOperations(): JournalEntry[] {
+    return lastOfOpen(this.#ofThisBoot());
+  }
+
+  outcomeOf(containerId: string): JournalEntry | undefined {
+    return this.#entries.findLast((entry) => entry.containerKey.containerId === containerId && isOutcome(entry));
+  }
+
+  restoredContainers(): JournalEntry[] {
+    return stillArmed(this.#ofThisBoot());
+  }
+
+  async close(): Promise<void> {
+    await this.#last;
+    await this.#file.close();
+  }
+
+  async #write(transition: Transition): Promise<JournalEntry> {
+    // After a failed write the file may end in half a line; another one behind it would be lost with it.
+    if (this.#broken !== undefined) throw this.#broken;
+    const entry = entrySchema.parse({
+      seq: this.#seq + 1,
+      at: new Date().toISOString(),
+      bootId: this.#bootId,
+      ...transition,
+    });
+    try {
+      await this.#file.appendFile(`${JSON.stringify(entry)}\n`);
+      await this.#file.datasync();
+    } catch (cause) {
+      this.#broken = new SnapshotError('INTERNAL', `the journal cannot be written: ${String(cause)}`, { cause });
+      throw this.#broken;
+    }
+    this.#seq = entry.seq;
+    this.#entries.push(entry);
+    if (this.#entries.length >= MAX_ENTRIES) this.#entries = worthKeeping(this.#entries, this.#bootId);
+    return entry;
+  }
+
+  #ofThisBoot(): JournalEntry[] {
+    return this.#entries.filter((entry) => entry.bootId === this.#bootId);
+  }
+}
