@@ -1,0 +1,88 @@
+import type { Reason } from '../../errors.ts';
+import { type AdmissionTarget, type Images, list, SAME_POD } from './admission-subject.ts';
+import { capabilityNames } from './capabilities.ts';
+import type { Credentials } from './credentials.ts';
+import type { Process } from './processes.ts';
+
+const SETS = ['inheritable', 'permitted', 'effective', 'bounding', 'ambient'] as const;
+
+interface Thread {
+  readonly process: Process;
+  readonly thread: Credentials;
+}
+
+const threadsOf = ({ processes }: Images): Thread[] =>
+  processes.flatMap((process) => process.credentials.map((thread) => ({ process, thread })));
+
+const named = (threads: readonly Thread[]) =>
+  list(threads.map(({ process, thread }) => `${process.comm}[${thread.tid}]`));
+
+/** Capabilities, no_new_privs and descriptors that need privileges. */
+export function privilegeReasons(images: Images, target: AdmissionTarget): Reason[] {
+  const threads = threadsOf(images);
+  const reasons: Reason[] = [];
+  const all = (thread: Credentials) => SETS.reduce((mask, set) => mask | thread.capabilities[set], 0n);
+  const exceeding = threads.filter(({ thread }) => (all(thread) & ~target.boundingCaps) !== 0n);
+  if (exceeding.length > 0) {
+    const extra = exceeding.reduce((mask, { thread }) => mask | (all(thread) & ~target.boundingCaps), 0n);
+    reasons.push({
+      code: 'CAPABILITY_EXCEEDED',
+      message: `${named(exceeding)}: capabilities that the target container may not have`,
+      found: capabilityNames(extra),
+      wanted: `within ${capabilityNames(target.boundingCaps)}`,
+      advice: SAME_POD,
+    });
+  }
+  const gaining = target.noNewPrivs ? threads.filter(({ thread }) => !thread.noNewPrivs) : [];
+  if (gaining.length > 0) {
+    const message = `${named(gaining)}: no_new_privs is not set, and the target container has it`;
+    reasons.push({ code: 'NO_NEW_PRIVS_WEAKER', message, found: 'not set', wanted: 'set', advice: SAME_POD });
+  }
+  for (const { what, capability } of images.resources.privileged) {
+    if ((target.boundingCaps >> BigInt(capability)) & 1n) continue;
+    const wanted = capabilityNames(1n << BigInt(capability));
+    reasons.push({
+      code: 'PRIVILEGED_DESCRIPTOR',
+      message: `a process holds ${what}`,
+      found: what,
+      wanted,
+      advice: SAME_POD,
+    });
+  }
+  return reasons;
+}
+
+/** Seccomp filters and the label of the security module. */
+export function confinementReasons(images: Images, target: AdmissionTarget): Reason[] {
+  const threads = threadsOf(images);
+  const reasons: Reason[] = [];
+  const chain = ({ thread }: Thread) =>
+    thread.seccompFilter === undefined ? [] : images.seccompChain(thread.seccompFilter);
+  const prefixed = (filters: readonly string[]) =>
+    target.seccompFilters.every((filter, index) => filters[index] === filter);
+  const weaker = threads.filter((one) => {
+    if (target.seccompMode === 1) return one.thread.seccompMode !== 1;
+    return target.seccompMode === 2 && !(one.thread.seccompMode === 2 && prefixed(chain(one)));
+  });
+  if (weaker.length > 0) {
+    reasons.push({
+      code: 'SECCOMP_WEAKER',
+      message: `${named(weaker)}: the seccomp filters do not begin with those of the target container`,
+      found: list(weaker.map((one) => `mode ${one.thread.seccompMode} with ${chain(one).length} filters`)),
+      wanted: `mode ${target.seccompMode} with the ${target.seccompFilters.length} filters of the target first`,
+      advice: 'Give the target pod the seccomp profile of the source.',
+    });
+  }
+  const other =
+    target.lsmLabel === undefined ? [] : threads.filter(({ thread }) => thread.lsmProfile !== target.lsmLabel);
+  if (other.length > 0) {
+    reasons.push({
+      code: 'LSM_LABEL_DIFFERS',
+      message: `${named(other)}: another security label than the target container`,
+      found: list(other.map(({ thread }) => thread.lsmProfile ?? 'none')),
+      wanted: target.lsmLabel ?? '',
+      advice: 'Give the target pod the AppArmor profile or SELinux label of the source.',
+    });
+  }
+  return reasons;
+}

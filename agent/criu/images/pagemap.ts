@@ -1,0 +1,146 @@
+import { lstat, readdir } from 'node:fs/promises';
+import path from 'node:path';
+import { numberField, replaceFields } from './edit.ts';
+import { readImage } from './file.ts';
+import { type Range, subtract } from './ranges.ts';
+import { big, corrupt, type Message, parseMessage, required, uint } from './wire.ts';
+
+/** Size of a page in the images. */
+export const PAGE = 4096;
+
+const PARENT = 1;
+const PRESENT = 4;
+
+/** Addresses of processes end below 2^57; all are multiples of a page, so a double holds them exactly. */
+const ADDRESS_END = 2 ** 57;
+
+/** A pagemap entry. `present`: its pages are in the pages image at `offset`; otherwise `offset` is where the next ones begin. */
+export interface PagemapEntry extends Range {
+  readonly present: boolean;
+  readonly offset: number;
+  readonly message: Message;
+}
+
+/** A pagemap image: which memory of a process is where in `pages-<pagesId>.img`. */
+export interface Pagemap {
+  readonly name: string;
+  readonly pagesId: number;
+  readonly head: Uint8Array;
+  readonly entries: readonly PagemapEntry[];
+  /** Bytes that the pages image must have, exactly. */
+  readonly pagesBytes: number;
+}
+
+function readEntry(bytes: Uint8Array, name: string, offset: number): PagemapEntry {
+  const message = parseMessage(bytes, name);
+  const address = required(big(message, 1), message, 'the address');
+  const pages = big(message, 5) ?? BigInt(required(uint(message, 2), message, 'the number of pages'));
+  const flags = uint(message, 4) ?? PRESENT;
+  if (flags & PARENT || uint(message, 3)) throw corrupt(`${name}: pages of an earlier dump, which there is none of`);
+  const start = Number(address);
+  if (address % BigInt(PAGE) !== 0n || start >= ADDRESS_END) throw corrupt(`${name}: address ${address} cannot be`);
+  if (pages < 1n || pages > BigInt((ADDRESS_END - start) / PAGE))
+    throw corrupt(`${name}: ${pages} pages at ${address}`);
+  return { start, end: start + Number(pages) * PAGE, present: (flags & PRESENT) !== 0, offset, message };
+}
+
+/** Reads a pagemap image by file name. Entries must be in order and must not overlap. */
+export async function readPagemap(dir: string, name: string): Promise<Pagemap> {
+  const { entries } = await readImage(path.join(dir, name), 'pagemap');
+  const [head, ...rest] = entries;
+  if (head === undefined) throw corrupt(`${name} is empty`);
+  const headMessage = parseMessage(head, name);
+  const decoded: PagemapEntry[] = [];
+  let offset = 0;
+  let end = 0;
+  for (const bytes of rest) {
+    const entry = readEntry(bytes, name, offset);
+    if (entry.start < end) throw corrupt(`${name}: entries overlap or are out of order at address ${entry.start}`);
+    end = entry.end;
+    if (entry.present) offset += entry.end - entry.start;
+    decoded.push(entry);
+  }
+  if (!Number.isSafeInteger(offset)) throw corrupt(`${name}: more pages than a file can hold`);
+  return {
+    name,
+    pagesId: required(uint(headMessage, 1), headMessage, 'the pages id'),
+    head,
+    entries: decoded,
+    pagesBytes: offset,
+  };
+}
+
+/** A piece of memory that is contiguous in address and in the pages image. */
+export interface Segment extends Range {
+  readonly offset: number;
+}
+
+/** The memory whose pages are in the pages image; neighbouring entries (CRIU cuts at 1 MiB) are one. */
+export function presentSegments(pagemap: Pagemap): Segment[] {
+  const segments: Segment[] = [];
+  for (const entry of pagemap.entries) {
+    if (!entry.present) continue;
+    const last = segments.at(-1);
+    if (last?.end === entry.start) segments[segments.length - 1] = { ...last, end: entry.end };
+    else segments.push({ start: entry.start, end: entry.end, offset: entry.offset });
+  }
+  return segments;
+}
+
+/** The entries of the pagemap without the pages in `moved` (sorted); entries that are not touched keep their bytes. */
+export function entriesWithout(pagemap: Pagemap, moved: readonly Range[]): Uint8Array[] {
+  const kept: Uint8Array[] = [pagemap.head];
+  let next = 0;
+  for (const entry of pagemap.entries) {
+    while ((moved[next]?.end ?? Number.POSITIVE_INFINITY) <= entry.start) next++;
+    const touching: Range[] = [];
+    for (let at = next; (moved[at]?.start ?? Number.POSITIVE_INFINITY) < entry.end; at++)
+      touching.push(moved[at] ?? entry);
+    for (const part of entry.present ? subtract([entry], touching) : [entry]) kept.push(partOf(entry, part));
+  }
+  return kept;
+}
+
+function partOf(entry: PagemapEntry, part: Range): Uint8Array {
+  const whole = part.start === entry.start && part.end === entry.end;
+  if (whole) return replaceFields(entry.message, new Map());
+  const pages = (part.end - part.start) / PAGE;
+  const countField = entry.message.fields.some((field) => field.number === 5) ? 5 : 2;
+  return replaceFields(
+    entry.message,
+    new Map([
+      [1, [numberField(1, part.start)]],
+      [countField, [numberField(countField, pages)]],
+    ]),
+  );
+}
+
+/** The names of all pagemap images, of processes and of shared memory. */
+export async function pagemapNames(dir: string): Promise<string[]> {
+  return (await readdir(dir)).filter((name) => /^pagemap-(shmem-)?\d{1,20}\.img$/.test(name)).sort();
+}
+
+/**
+ * Checks that every pages image is exactly as long as its pagemap says, and belongs to one pagemap only. With a shorter one `criu restore`
+ * never ends. Throws ARTIFACT_CORRUPT.
+ */
+export async function checkPages(dir: string): Promise<void> {
+  const seen = new Set<number>();
+  for (const name of await pagemapNames(dir)) {
+    const pagemap = await readPagemap(dir, name);
+    if (seen.has(pagemap.pagesId))
+      throw corrupt(`${name}: pages-${pagemap.pagesId}.img belongs to another pagemap too`);
+    seen.add(pagemap.pagesId);
+    await checkPagesSize(dir, pagemap);
+  }
+}
+
+/** Checks the pages image of one pagemap. Throws ARTIFACT_CORRUPT. */
+export async function checkPagesSize(dir: string, pagemap: Pagemap): Promise<void> {
+  const name = `pages-${pagemap.pagesId}.img`;
+  const found = await lstat(path.join(dir, name)).catch(() => undefined);
+  if (found === undefined || !found.isFile()) throw corrupt(`${name} of ${pagemap.name} is not there`);
+  if (found.size !== pagemap.pagesBytes) {
+    throw corrupt(`${name} has ${found.size} bytes, its pagemap ${pagemap.name} tells of ${pagemap.pagesBytes}`);
+  }
+}
