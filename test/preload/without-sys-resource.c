@@ -101,8 +101,13 @@ static long prlimit_or_proc(const long *arguments) {
 	return -1;
 }
 
-/* glibc gives both names one signature on 64-bit systems; CRIU links the second. */
 int prlimit64(pid_t pid, enum __rlimit_resource resource, const struct rlimit64 *new, struct rlimit64 *old) {
+	const long arguments[6] = { pid, (long)resource, (long)new, (long)old, 0, 0 };
+	return (int)prlimit_or_proc(arguments);
+}
+
+/* The same function on 64-bit systems; programs link one name or the other. */
+int prlimit(pid_t pid, enum __rlimit_resource resource, const struct rlimit *new, struct rlimit *old) {
 	const long arguments[6] = { pid, (long)resource, (long)new, (long)old, 0, 0 };
 	return (int)prlimit_or_proc(arguments);
 }

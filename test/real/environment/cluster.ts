@@ -101,6 +101,7 @@ export class Cluster {
       linux: {
         cgroup_parent: `/${basename(this.directory)}/pod${uid}`,
         security_context: {
+          privileged: request.privileged ?? false,
           namespace_options: {
             network: hostNetwork ? 'NODE' : 'POD',
             pid: request.sharePid ? 'POD' : 'CONTAINER',

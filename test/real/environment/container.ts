@@ -112,14 +112,22 @@ export class Container {
     wanted: (line: JsonLine) => boolean,
     { timeoutMs = 20_000, from = 0 }: { timeoutMs?: number; from?: number } = {},
   ): Promise<JsonLine> {
-    return eventually(`${what} from container ${this.name}`, () => this.output().slice(from).find(wanted), {
-      timeoutMs,
-      explain: () =>
-        `its last lines:\n${this.logs()
-          .slice(-10)
-          .map((line) => line.text)
-          .join('\n')}`,
-    });
+    const lastLines = () =>
+      `its last lines:\n${this.logs()
+        .slice(-10)
+        .map((line) => line.text)
+        .join('\n')}`;
+    return eventually(
+      `${what} from container ${this.name}`,
+      async () => {
+        const { state, exit_code } = await this.status();
+        const found = this.output().slice(from).find(wanted);
+        if (!found && state === 'CONTAINER_EXITED')
+          throw new Error(`container ${this.name} ended with ${exit_code} before ${what}; ${lastLines()}`);
+        return found;
+      },
+      { timeoutMs, explain: lastLines },
+    );
   }
 
   /** Until the workload says that it is set up. */

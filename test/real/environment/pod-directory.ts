@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, rename, symlink, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, rename, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 export interface Mount {
@@ -70,7 +70,8 @@ export class PodDirectory {
   async controlMount(container: string, containerPath: string): Promise<Mount> {
     const path = this.controlDirectory(container);
     // As kubelet makes emptyDir volumes and their subPath directories: any user of the container may write.
-    await mkdir(path, { recursive: true, mode: 0o777 });
+    await mkdir(path, { recursive: true });
+    await chmod(path, 0o777);
     return { container_path: containerPath, host_path: path };
   }
 }

@@ -13,6 +13,8 @@ export interface PodRequest {
   readonly hostNetwork?: boolean;
   /** One PID namespace for all containers of the pod. */
   readonly sharePid?: boolean;
+  /** Its containers may be privileged. */
+  readonly privileged?: boolean;
 }
 
 export interface ContainerRequest {

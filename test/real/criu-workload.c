@@ -1,0 +1,102 @@
+/*
+ * The process tree of the image tests: random memory, zero pages, a forked child that shares most of it, a loopback pair.
+ * argv: exchange directory, MiB of random memory. On SIGUSR1 each process writes the hash of its memory once more.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define MIB ((size_t)1 << 20)
+#define ZEROS (16 * MIB)
+#define OWN (8 * MIB)
+
+static const char *exchange;
+static volatile sig_atomic_t asked;
+
+static void ask(int sig) { (void)sig; asked = 1; }
+
+static void must(int good, const char *what)
+{
+	if (!good) { perror(what); exit(1); }
+}
+
+static char *map(size_t size)
+{
+	char *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	must(at != MAP_FAILED, "mmap");
+	madvise(at, size, MADV_NOHUGEPAGE);
+	return at;
+}
+
+static void randomise(char *at, size_t size)
+{
+	for (size_t done = 0; done < size; done += 256)
+		must(getrandom(at + done, 256, 0) == 256, "getrandom");
+}
+
+static uint64_t mix(uint64_t hash, const char *at, size_t size)
+{
+	const uint64_t *word = (const uint64_t *)at;
+	for (size_t i = 0; i < size / 8; i++) hash = (hash ^ word[i]) * 0x100000001b3ULL;
+	return hash;
+}
+
+static void put(const char *role, int turn, const char *text)
+{
+	char name[256], temporary[300];
+	snprintf(name, sizeof(name), "%s/hash-%s-%d", exchange, role, turn);
+	snprintf(temporary, sizeof(temporary), "%s.tmp", name);
+	FILE *out = fopen(temporary, "w");
+	must(out != NULL, temporary);
+	fputs(text, out);
+	fclose(out);
+	must(rename(temporary, name) == 0, name);
+}
+
+int main(int argc, char **argv)
+{
+	must(argc == 3, "usage: criu-workload EXCHANGE MIB");
+	exchange = argv[1];
+	size_t size = strtoul(argv[2], NULL, 10) * MIB;
+	setsid();
+	char *memory = map(size), *zeros = map(ZEROS), *own = map(OWN);
+	randomise(memory, size);
+	memset(zeros, 0, ZEROS);
+
+	int listener = socket(AF_INET, SOCK_STREAM, 0), near = socket(AF_INET, SOCK_STREAM, 0);
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t length = sizeof(address);
+	must(bind(listener, (void *)&address, sizeof(address)) == 0 && listen(listener, 4) == 0, "listen");
+	getsockname(listener, (void *)&address, &length);
+	must(connect(near, (void *)&address, sizeof(address)) == 0, "connect");
+	int far = accept(listener, NULL, NULL);
+	must(far >= 0, "accept");
+
+	signal(SIGUSR1, ask);
+	int child = fork() == 0;
+	const char *role = child ? "child" : "parent";
+	/* The child has 8 MiB of the common memory for itself; both fill memory of their own. */
+	if (child) randomise(memory, 8 * MIB);
+	randomise(own, OWN);
+	int turn = 0;
+	for (asked = 1;; usleep(5000)) {
+		char text[128], echo[16] = "";
+		if (!asked) continue;
+		asked = 0;
+		uint64_t hash = mix(mix(mix(1469598103934665603ULL, memory, size), zeros, ZEROS), own, OWN);
+		/* The child's word travels through the loopback pair to the parent, before and after a restore. */
+		if (child) must(write(far, "hello", 5) == 5, "write");
+		else must(read(near, echo, 5) == 5, "read");
+		snprintf(text, sizeof(text), "%016lx %s", (unsigned long)hash, echo);
+		put(role, turn++, text);
+	}
+}
