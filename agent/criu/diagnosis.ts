@@ -215,7 +215,8 @@ function relevant(logText: string): string[] {
 }
 
 function unknown(lines: readonly string[]): Finding[] {
-  const harmless = /RLIMIT_NOFILE|kdat cache|cgroupd: recv req error|(Dumping|Restoring) FAILED/;
+  const harmless =
+    /RLIMIT_NOFILE|kdat cache|tun: Unable to create tun|cgroupd: recv req error|(Dumping|Restoring) FAILED/;
   const errors = lines.filter((line) => /\bError \(/.test(line) && !harmless.test(line)).slice(-5);
   if (errors.length === 0) return [];
   return [

@@ -187,6 +187,7 @@ export function dump(room: CriuRoom, pid: number, name: string): void {
 export async function restoreStopped(room: CriuRoom, name: string, mounts: readonly string[]): Promise<number> {
   const external = mounts.flatMap((point) => ['--external', `mnt[${point}]:${point}`]);
   const pidfile = `/exchange/${name}.pid`;
+  mkdirSync(path.join(room.exchange, `${name}-work`));
   // A bind mount of the room's own root, private, is the new root: CRIU wants a mount point that is not its own root.
   const script = 'mkdir -p /run/ph && mount --rbind / /run/ph && mount --make-rprivate /run/ph && exec "$@"';
   runInside(room, [
@@ -203,9 +204,9 @@ export async function restoreStopped(room: CriuRoom, name: string, mounts: reado
     '-D',
     `/exchange/${name}`,
     '-W',
-    '/run',
+    `/exchange/${name}-work`,
     '-o',
-    `/exchange/${name}-restore.log`,
+    'restore.log',
     '--root',
     '/run/ph',
     ...external,

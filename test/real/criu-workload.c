@@ -1,10 +1,10 @@
 /*
  * The process tree of the image tests: random memory, zero pages, a forked child that shares most of it, a loopback pair.
- * argv: exchange directory, MiB of random memory. On SIGUSR1 each process writes the hash of its memory once more.
+ * argv: exchange directory, MiB of random memory, a port of 127.0.0.1 where something outside of the tree listens. At the start and on
+ * SIGUSR1 each process writes to a file of its own: the hash of its memory, what came through the pair, what sending to the outside says.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -64,7 +64,7 @@ static void put(const char *role, int turn, const char *text)
 
 int main(int argc, char **argv)
 {
-	must(argc == 3, "usage: criu-workload EXCHANGE MIB");
+	must(argc == 4, "usage: criu-workload EXCHANGE MIB PORT");
 	exchange = argv[1];
 	size_t size = strtoul(argv[2], NULL, 10) * MIB;
 	setsid();
@@ -81,6 +81,10 @@ int main(int argc, char **argv)
 	int far = accept(listener, NULL, NULL);
 	must(far >= 0, "accept");
 
+	int outside = socket(AF_INET, SOCK_STREAM, 0);
+	address.sin_port = htons((uint16_t)strtoul(argv[3], NULL, 10));
+	must(connect(outside, (void *)&address, sizeof(address)) == 0, "connect outside");
+
 	signal(SIGUSR1, ask);
 	int child = fork() == 0;
 	const char *role = child ? "child" : "parent";
@@ -96,7 +100,8 @@ int main(int argc, char **argv)
 		/* The child's word travels through the loopback pair to the parent, before and after a restore. */
 		if (child) must(write(far, "hello", 5) == 5, "write");
 		else must(read(near, echo, 5) == 5, "read");
-		snprintf(text, sizeof(text), "%016lx %s", (unsigned long)hash, echo);
+		const char *sent = send(outside, "x", 1, MSG_NOSIGNAL) == 1 ? "open" : "closed";
+		snprintf(text, sizeof(text), "%016lx %s %s", (unsigned long)hash, child ? "-" : echo, sent);
 		put(role, turn++, text);
 	}
 }
