@@ -38,6 +38,7 @@ export interface ProcStatus {
   readonly boundingCaps: bigint;
   readonly noNewPrivs: boolean;
   readonly seccompMode: number;
+  readonly threads: number;
   /** Resident memory: anonymous, file-backed and shared, bytes. */
   readonly residentBytes: number;
   /** Of it, what only images can hold: anonymous and shared. */
@@ -63,6 +64,7 @@ export function parseStatus(text: string): ProcStatus {
     boundingCaps: mask('CapBnd'),
     noNewPrivs: fields.get('NoNewPrivs') === '1',
     seccompMode: Number(fields.get('Seccomp') ?? 0),
+    threads: Number(fields.get('Threads') ?? 0),
     residentBytes: kilobytes('VmRSS'),
     ownBytes: kilobytes('RssAnon') + kilobytes('RssShmem'),
   };

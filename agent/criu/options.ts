@@ -1,7 +1,7 @@
 /** CRIU's command lines: pure functions of what was seen, so that tests can read them. Each option's reason stands beside it. */
 
 /** Name under which the container's network namespace is handed to CRIU, at dump and restore. */
-const NETWORK_KEY = 'extNetNs';
+export const NETWORK_KEY = 'extNetNs';
 
 interface CommonOptions {
   readonly binary: string;

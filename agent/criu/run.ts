@@ -1,6 +1,6 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { type ErrorCode, SnapshotError } from '../errors.ts';
-import { readTail, type RunResult } from '../host/exec.ts';
+import { type RunResult, readTail } from '../host/exec.ts';
 import type { Native, ProcessId, RestoreVerb } from '../host/native.ts';
 import { diagnose, logTail } from './diagnosis.ts';
 import { type DumpOptions, dumpArguments, type RestoreOptions, restoreArguments } from './options.ts';
@@ -96,7 +96,8 @@ export async function restore(native: Native, request: RestoreRequest): Promise<
     deadlineMs: request.deadlineMs,
     signal: request.signal,
   });
-  if (result.exitCode !== 0) throw await criuFailure('RESTORE_FAILED', result, options.workDir, 'restore', request.signal);
+  if (result.exitCode !== 0)
+    throw await criuFailure('RESTORE_FAILED', result, options.workDir, 'restore', request.signal);
   return native.parseRestored(await readTail(`${logPrefix}.out`, LOG_BYTES));
 }
 

@@ -26,6 +26,8 @@ export interface Journal {
   append(transition: Transition): Promise<JournalEntry>;
   /** The last transition of each operation of this boot that has not ended. */
   openOperations(): JournalEntry[];
+  /** Whether an operation of this boot said that it cannot be undone any more. */
+  passedNoReturn(operationId: string): boolean;
   /** How the last operation on a container ended, or undefined where none did, in this boot or an earlier one. */
   outcomeOf(containerId: string): JournalEntry | undefined;
   /** The restored containers of this boot whose process is to be guarded: armed, and not ended. */
@@ -80,6 +82,10 @@ class FileJournal implements Journal {
 
   openOperations(): JournalEntry[] {
     return lastOfOpen(this.#ofThisBoot());
+  }
+
+  passedNoReturn(operationId: string): boolean {
+    return this.#ofThisBoot().some((entry) => entry.operationId === operationId && entry.state === 'point-of-no-return');
   }
 
   outcomeOf(containerId: string): JournalEntry | undefined {

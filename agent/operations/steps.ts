@@ -37,6 +37,7 @@ export async function runSteps(
     readonly log: Logger;
     readonly defaultDeadlineMs: number;
     readonly onStep: (name: string) => Promise<void> | void;
+    readonly onTiming?: (timing: StepTiming) => void;
   },
 ): Promise<StepsResult> {
   const began = performance.now();
@@ -55,6 +56,7 @@ export async function runSteps(
     }
     const seconds = (performance.now() - started) / 1000;
     timings.push({ step: step.name, seconds });
+    context.onTiming?.({ step: step.name, seconds });
     context.log.debug({ step: step.name, seconds, code: failure?.code }, 'step ended');
     if (failure !== undefined) break;
   }

@@ -1,0 +1,153 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+import type { Logger } from 'pino';
+import type { PodView } from '../contract/pods.ts';
+import { asSnapshotError, type SnapshotError } from './errors.ts';
+import { checkpoint } from './operations/checkpoint.ts';
+import type { AgentContext, Outcome, TooEarly } from './operations/context.ts';
+import type { Guards } from './operations/guards.ts';
+import { restoreContainer } from './operations/restore.ts';
+import { type CheckpointWanted, type Decision, decide, type History, type RestoreWanted } from './plan/decide.ts';
+import { type Again, keyedQueue } from './plan/queue.ts';
+import type { PodSource } from './watch/cri.ts';
+
+/** Failures that may pass are tried again after this, doubled each time up to the limit. */
+const RETRY_MS = 1_000;
+const MAX_RETRY_MS = 60_000;
+/** An operation that failed this often on one container is given up: what fails deterministically must not loop. */
+const MAX_TRIES = 5;
+
+type Work = CheckpointWanted | RestoreWanted;
+
+/** Brings pods and operations together: an event only triggers, what is to be done is decided from the current state. */
+export interface Agent {
+  /** Works until the signal; then takes no more work, cancels what can be undone, and resolves when all has ended. */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+export function newAgent(context: AgentContext, pods: PodSource, guards: Guards): Agent {
+  const { config, journal, log } = context;
+  const running = new Set<string>();
+  const tries = new Map<string, number>();
+  const said = new Map<string, string>();
+  /** Containers whose attempt failed before there was anything to write down, in a way that does not pass. */
+  const hopeless = new Set<string>();
+  const cancel = new AbortController();
+
+  const history: History = (containerId) => {
+    if (running.has(containerId)) return 'running';
+    if (hopeless.has(containerId)) return 'ended';
+    const outcome = journal.outcomeOf(containerId);
+    return outcome === undefined || outcome.details['retry'] === true ? 'none' : 'ended';
+  };
+
+  /** A pod's containers are worked on independently: the key names both. */
+  const queue = keyedQueue(config.limits.parallelOperations, work, (key, err) => log.error({ err, key }, 'work failed'));
+
+  async function work(key: string): Promise<Again> {
+    const [uid = '', name = ''] = key.split('/');
+    const pod = pods.pod(uid);
+    if (pod === undefined) return undefined;
+    const wanted = decide(pod, history).find(
+      (decision): decision is Work =>
+        (decision.kind === 'checkpoint' || decision.kind === 'restore') && decision.container.name === name,
+    );
+    if (wanted === undefined) return undefined;
+    running.add(wanted.container.id);
+    try {
+      return await attempt(pod, wanted);
+    } finally {
+      running.delete(wanted.container.id);
+    }
+  }
+
+  async function attempt(pod: PodView, wanted: Work): Promise<Again> {
+    const operationId = randomUUID();
+    const traceId = randomBytes(16).toString('hex');
+    const fields = operationFields(pod, wanted, operationId, traceId);
+    const opLog = log.child(fields);
+    const request = { operationId, traceId, pod, signal: cancel.signal };
+    const opContext = { ...context, log: opLog };
+    const started = performance.now();
+    let ended: Outcome | TooEarly;
+    try {
+      ended =
+        wanted.kind === 'checkpoint'
+          ? await checkpoint(opContext, { ...request, wanted })
+          : await restoreContainer(opContext, { ...request, wanted }, (restored) => guards.add(restored));
+    } catch (error) {
+      ended = { result: 'failed', failure: asSnapshotError(error), failedStep: 'reach', timings: [], figures: {} };
+    }
+    if (ended.result === 'too-early') {
+      sayOnce(wanted.container.id, ended.reason, () => opLog.info({ reason: ended.reason }, 'not yet'));
+      return { afterMs: config.watch.pollMilliseconds };
+    }
+    report(opLog, ended, (performance.now() - started) / 1000);
+    return ended.failure === undefined ? undefined : retry(wanted.container.id, ended.failure, opLog);
+  }
+
+  /** Reasons for waiting are said when they change, not at every look. */
+  function sayOnce(containerId: string, reason: string, say: () => void): void {
+    if (said.get(containerId) === reason) return;
+    said.set(containerId, reason);
+    say();
+  }
+
+  function retry(containerId: string, failure: SnapshotError, opLog: Logger): Again {
+    const count = (tries.get(containerId) ?? 0) + 1;
+    tries.set(containerId, count);
+    if (!failure.retryable || count >= MAX_TRIES) {
+      hopeless.add(containerId);
+      opLog.warn({ tries: count }, 'not tried again');
+      return undefined;
+    }
+    return { afterMs: Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** count) };
+  }
+
+  function changed(uid: string): void {
+    const pod = pods.pod(uid);
+    if (pod === undefined) return;
+    for (const decision of decide(pod, history)) {
+      explain(pod, decision);
+      if (decision.kind === 'checkpoint' || decision.kind === 'restore') queue.add(`${uid}/${decision.container.name}`);
+    }
+  }
+
+  function explain(pod: PodView, decision: Decision): void {
+    if (decision.kind === 'malformed')
+      sayOnce(pod.uid, decision.reason, () => log.warn({ pod: pod.name, namespace: pod.namespace, reason: decision.reason }, 'pod is not understood'));
+    if (decision.kind === 'nothing') log.trace({ pod: pod.name, container: decision.container, reason: decision.reason }, 'nothing to do');
+  }
+
+  return {
+    run: async (signal) => {
+      await pods.run(changed, signal);
+      cancel.abort();
+      await queue.drain();
+    },
+  };
+}
+
+function operationFields(pod: PodView, wanted: Work, operationId: string, traceId: string) {
+  return {
+    operation: wanted.kind,
+    operationId,
+    traceId,
+    namespace: pod.namespace,
+    pod: pod.name,
+    container: wanted.container.name,
+    containerId: wanted.container.id,
+    checkpointId: wanted.checkpointId,
+    version: wanted.version,
+  };
+}
+
+function report(log: Logger, outcome: Outcome, seconds: number): void {
+  const steps = Object.fromEntries(outcome.timings.map(({ step, seconds: taken }) => [step, Number(taken.toFixed(4))]));
+  const fields = { result: outcome.result, seconds: Number(seconds.toFixed(4)), steps, ...outcome.figures };
+  if (outcome.failure === undefined) {
+    log.info(fields, 'operation succeeded');
+    return;
+  }
+  const { code, message, advice, reasons, cause } = outcome.failure;
+  log.error({ ...fields, code, step: outcome.failedStep, problem: message, advice, reasons, cause: cause && String(cause) }, 'operation failed');
+}

@@ -1,0 +1,208 @@
+import { readlink, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type MountPlan, planMounts, projectedMountPoints, readMounts, upperDir } from '../container/mounts.ts';
+import { type PinnedProcess, pinProcess } from '../container/pinned.ts';
+import { preflightProblems } from '../container/preflight.ts';
+import { readTree, type TreeProcess } from '../container/tree.ts';
+import { watchedDirectories } from '../container/watches.ts';
+import type { DumpOptions } from '../criu/options.ts';
+import { dump } from '../criu/run.ts';
+import { type Reason, SnapshotError } from '../errors.ts';
+import type { Captured } from '../host/native.ts';
+import { spaceOf } from '../store/space.ts';
+import type { AgentContext } from './context.ts';
+import type { Target } from './target.ts';
+
+/** What was seen of the workload before it was touched. */
+export interface Subject {
+  /** The process whose tree is dumped: the container's own, or the one an earlier restore put there. */
+  readonly root: PinnedProcess;
+  readonly tree: readonly TreeProcess[];
+  readonly mounts: MountPlan;
+  /** What fds 0, 1 and 2 refer to: `pipe:[123]`, `/dev/null` … */
+  readonly stdio: [string, string, string];
+  /** CRIU's name of the terminal at fd 0, where there is one. */
+  readonly tty: string | undefined;
+  /** Objects in the IPC namespace go into the images, with a namespace of their own on restore. */
+  readonly privateIpc: boolean;
+  readonly irmapScanPaths: readonly string[];
+  /** Bytes that only the artifact can hold. */
+  readonly ownBytes: number;
+  readonly residentBytes: number;
+  readonly threads: number;
+}
+
+/** Looks at the workload. Nothing is changed. */
+export async function inspect(context: AgentContext, target: Target): Promise<Subject> {
+  const { native, config } = context;
+  const { procRoot } = config.host;
+  const restored = context.restoredRoot(target.running.id);
+  const root = restored === undefined ? target.main : await pinProcess(native, restored.pid, restored.start);
+  const { pid } = root.id;
+  const tree = await readTree(procRoot, pid);
+  const mounts = planMounts(await readMounts(procRoot, pid));
+  const stdio = (await Promise.all(
+    [0, 1, 2].map((fd) => readlink(`${procRoot}/${pid}/fd/${fd}`).catch(() => '')),
+  )) as [string, string, string];
+  const ipc = await native.ipcUsage(root.id);
+  return {
+    root,
+    tree,
+    mounts,
+    stdio,
+    tty: target.running.tty ? await terminalKey(procRoot, pid) : undefined,
+    privateIpc: ipc.shm + ipc.sem + ipc.msg > 0,
+    irmapScanPaths: [...config.criu.irmapScanPaths, ...(await watchedDirectories(procRoot, tree))],
+    ownBytes: tree.reduce((sum, { status }) => sum + status.ownBytes, 0),
+    residentBytes: tree.reduce((sum, { status }) => sum + status.residentBytes, 0),
+    threads: tree.reduce((sum, { status }) => sum + status.threads, 0),
+  };
+}
+
+/** CRIU knows a terminal by the numbers of its device and of the filesystem it lies on, both in hex. */
+async function terminalKey(procRoot: string, pid: number): Promise<string> {
+  const { rdev, dev } = await stat(`${procRoot}/${pid}/fd/0`);
+  return `${rdev.toString(16)}:${dev.toString(16)}`;
+}
+
+/** Throws CHECKPOINT_REFUSED with every reason why the checkpoint would fail or be worthless. */
+export async function requireFit(context: AgentContext, target: Target, subject: Subject): Promise<void> {
+  const reasons = await preflightProblems({
+    procRoot: context.config.host.procRoot,
+    facts: subject.root.facts,
+    tree: subject.tree,
+    mounts: subject.mounts,
+    projectedMountPoints: projectedMountPoints(target.running.mounts),
+    podIps: target.podIps,
+    agentUserNs: context.node.userNs,
+    depth: subject.root === target.main ? 1 : 2,
+  });
+  const space = await spaceProblem(target, subject);
+  if (space !== undefined) reasons.push(space);
+  if (reasons.length === 0) return;
+  throw new SnapshotError(
+    'CHECKPOINT_REFUSED',
+    `the container cannot be checkpointed: ${reasons.map(({ message }) => message).join('; ')}`,
+    { reasons },
+  );
+}
+
+/** Images are written once by CRIU and once more in their final form before the first are dropped. */
+async function spaceProblem(target: Target, subject: Subject): Promise<Reason | undefined> {
+  const { freeBytes } = await spaceOf(target.volume);
+  const wanted = subject.ownBytes * 2;
+  if (freeBytes >= wanted) return undefined;
+  return {
+    code: 'VOLUME_SPACE',
+    message: 'the volume has too little free space for the images',
+    found: `${freeBytes} bytes free`,
+    wanted: `${wanted} bytes`,
+    advice: 'Delete artifacts that are not needed, or enlarge the volume.',
+  };
+}
+
+/** Where the parts of an artifact in the making lie. */
+export interface StagingPaths {
+  /** CRIU's images as it wrote them; kept until the final ones are durable. */
+  readonly raw: string;
+  readonly criu: string;
+  readonly memory: string;
+  readonly rootfs: string;
+}
+
+export function stagingPaths(staging: string): StagingPaths {
+  return {
+    raw: join(staging, 'raw'),
+    criu: join(staging, 'criu'),
+    memory: join(staging, 'memory'),
+    rootfs: join(staging, 'rootfs'),
+  };
+}
+
+export interface FrozenResult {
+  readonly rootfs: Captured;
+  readonly shm: Captured | undefined;
+  /** How long the capture of files held the frozen workload up. */
+  readonly seconds: number;
+}
+
+export interface DumpPlan {
+  readonly paths: StagingPaths;
+  readonly leaveRunning: boolean;
+  readonly deadlineMs: number;
+  readonly signal: AbortSignal;
+  /** Called last while the workload is frozen: what must be durable before CRIU may end it. */
+  readonly beforeRelease: () => Promise<void>;
+}
+
+/** Dumps the tree, and, while it is frozen, the changes of its root filesystem and its shared memory files. */
+export async function dumpTree(
+  context: AgentContext,
+  target: Target,
+  subject: Subject,
+  plan: DumpPlan,
+): Promise<{ frozen: FrozenResult; args: DumpOptions }> {
+  const { config, native } = context;
+  let frozen: FrozenResult | undefined;
+  const options: DumpOptions = {
+    binary: config.criu.binaryPath,
+    imagesDir: plan.paths.raw,
+    workDir: target.workDir,
+    logLevel: config.criu.logLevel,
+    pid: subject.root.id.pid,
+    rootPath: `${config.host.procRoot}/${subject.root.id.pid}/root`,
+    netInode: subject.root.facts.ns.net,
+    externalMounts: subject.mounts.external.map(({ mountPoint }) => mountPoint),
+    tty: subject.tty,
+    ghostLimit: config.criu.ghostLimit,
+    irmapScanPaths: subject.irmapScanPaths,
+    actionScript: `${config.paths.runDir}/snapshot-hook`,
+    leaveRunning: plan.leaveRunning,
+  };
+  await subject.root.check();
+  await dump(native, {
+    target: subject.root.id,
+    options,
+    environment: config.criu.environment,
+    join: subject.privateIpc ? ['uts'] : ['ipc', 'uts'],
+    whileFrozen: async () => {
+      frozen = await captureFiles(context, target, subject, plan);
+      await plan.beforeRelease();
+    },
+    deadlineMs: plan.deadlineMs,
+    signal: plan.signal,
+  });
+  if (frozen === undefined) throw new SnapshotError('DUMP_FAILED', 'CRIU ended without having run its post-dump script');
+  return { frozen, args: options };
+}
+
+async function captureFiles(
+  context: AgentContext,
+  target: Target,
+  subject: Subject,
+  plan: DumpPlan,
+): Promise<FrozenResult> {
+  const started = performance.now();
+  const limits = { deadlineMs: context.config.checkpoint.frozenTimeoutSeconds * 1000, signal: plan.signal };
+  const upper = upperDir(subject.mounts.root);
+  if (upper === undefined) throw new SnapshotError('ROOTFS_FAILED', 'the root filesystem is no overlay any more');
+  const mountPoints = subject.mounts.external.map(({ mountPoint }) => mountPoint);
+  const [rootfs, shm] = await Promise.all([
+    context.native.captureUpper({
+      upper,
+      tar: join(plan.paths.rootfs, 'diff.tar'),
+      removed: join(plan.paths.rootfs, 'removed.json'),
+      exclude: [...mountPoints, ...context.config.overlay.exclusions],
+      ...limits,
+    }),
+    subject.mounts.hasShm
+      ? context.native.captureMount(subject.root.id, {
+          mount: '/dev/shm',
+          tar: join(plan.paths.rootfs, 'shm.tar'),
+          removed: join(target.workDir, 'shm-removed.json'),
+          ...limits,
+        })
+      : undefined,
+  ]);
+  return { rootfs, shm, seconds: (performance.now() - started) / 1000 };
+}

@@ -1,0 +1,67 @@
+import type { Logger } from 'pino';
+import type { PodView } from '../../contract/pods.ts';
+import type { Config } from '../config.ts';
+import type { SnapshotError } from '../errors.ts';
+import type { Native, ProcessId } from '../host/native.ts';
+import type { CheckpointWanted, RestoreWanted } from '../plan/decide.ts';
+import type { RecordKeys } from '../store/key.ts';
+import type { Runtime } from '../watch/runtime.ts';
+import type { Journal } from './journal.ts';
+import type { NodeFacts } from './node.ts';
+import type { StepTiming } from './steps.ts';
+
+/** What every operation works with; made once, by main. */
+export interface AgentContext {
+  readonly config: Config;
+  readonly runtime: Runtime;
+  readonly native: Native;
+  readonly keys: RecordKeys;
+  readonly journal: Journal;
+  readonly node: NodeFacts;
+  readonly log: Logger;
+  /** The main process that an earlier restore put into this container, where there was one. */
+  readonly restoredRoot: (containerId: string) => ProcessId | undefined;
+}
+
+/** One operation on one container. */
+export interface OperationRequest<W extends CheckpointWanted | RestoreWanted> {
+  readonly operationId: string;
+  readonly traceId: string;
+  readonly pod: PodView;
+  readonly wanted: W;
+  readonly signal: AbortSignal;
+}
+
+/** How an operation ended. */
+export interface Outcome {
+  readonly result: 'succeeded' | 'adopted' | 'refused' | 'failed';
+  readonly failure?: SnapshotError | undefined;
+  readonly failedStep?: string | undefined;
+  readonly timings: readonly StepTiming[];
+  /** Figures worth showing: bytes, pause … */
+  readonly figures: Readonly<Record<string, number>>;
+}
+
+/** An attempt that found it is too early: nothing was touched, the container is asked again later. */
+export interface TooEarly {
+  readonly result: 'too-early';
+  readonly reason: string;
+}
+
+/** A value that an earlier step provides to later ones; reading it before is a defect. */
+export function slot<T>(name: string): { get(): T; set(value: T): T; readonly filled: boolean } {
+  let held: { readonly value: T } | undefined;
+  return {
+    get: () => {
+      if (held === undefined) throw new Error(`step order: ${name} is not there yet`);
+      return held.value;
+    },
+    set: (value) => {
+      held = { value };
+      return value;
+    },
+    get filled() {
+      return held !== undefined;
+    },
+  };
+}

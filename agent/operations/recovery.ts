@@ -1,0 +1,71 @@
+import { SENTINELS } from '../../contract/keys.ts';
+import { restoreCompleteText } from '../container/control.ts';
+import { readProcess } from '../container/tree.ts';
+import { containerTasks } from '../container/tasks.ts';
+import type { AgentContext } from './context.ts';
+import type { JournalEntry } from './journal.ts';
+
+const SIGKILL = 9;
+const SIGCONT = 18;
+
+/**
+ * Brings to an end what an earlier run of the agent left in the middle, by what its journal says. A checkpoint: CRIU died with the
+ * agent and the workload runs on, so it may be tried again. A restore before its point of no return: nothing was changed, its
+ * halted container is woken. After it: the outcome is unknown, the container is ended and never used again.
+ */
+export async function recover(context: AgentContext): Promise<void> {
+  for (const entry of context.journal.openOperations()) {
+    const how = await settle(context, entry);
+    const { seq: _seq, at: _at, bootId: _bootId, step: _step, ...rest } = entry;
+    await context.journal.append({ ...rest, ...how });
+    context.log.warn(
+      { operationId: entry.operationId, kind: entry.kind, container: entry.container, step: entry.step, state: how.state },
+      'operation of an earlier run was settled',
+    );
+  }
+}
+
+async function settle(
+  context: AgentContext,
+  entry: JournalEntry,
+): Promise<{ state: JournalEntry['state']; details: Record<string, unknown> }> {
+  const interrupted = { state: 'failed' as const, details: { result: 'failed', code: 'CANCELLED', retry: true } };
+  if (entry.kind === 'checkpoint') return interrupted;
+  if (!context.journal.passedNoReturn(entry.operationId)) {
+    await wake(context, entry);
+    return interrupted;
+  }
+  const armed = context.journal.restoredContainers().find(({ operationId }) => operationId === entry.operationId);
+  if (armed !== undefined && (await isSame(context, entry))) {
+    await announce(context, armed);
+    return { state: 'succeeded', details: { result: 'succeeded', code: '' } };
+  }
+  await end(context, entry);
+  return { state: 'unknown', details: { result: 'failed', code: 'OUTCOME_UNKNOWN' } };
+}
+
+/** The tree runs and is the container's; all that may be missing is the sentinel. */
+async function announce(context: AgentContext, armed: JournalEntry): Promise<void> {
+  const { pid, startTime } = armed.containerKey;
+  const id = { pid, start: startTime };
+  const directory = String(armed.details['controlDir'] ?? '');
+  if (directory === '' || !(await context.native.look(id, directory, SENTINELS.restored)).dir) return;
+  const text = restoreCompleteText(armed.operationId, `${armed.checkpointId}/${armed.version}`);
+  await context.native.put(id, directory, SENTINELS.restored, text);
+}
+
+async function isSame(context: AgentContext, { containerKey }: JournalEntry): Promise<boolean> {
+  const process = await readProcess(context.config.host.procRoot, containerKey.pid);
+  return process?.stat.start === containerKey.startTime;
+}
+
+async function wake(context: AgentContext, entry: JournalEntry): Promise<void> {
+  if (!(await isSame(context, entry))) return;
+  await context.native.signal(SIGCONT, await containerTasks(context.config.host, entry.containerKey.pid));
+}
+
+async function end(context: AgentContext, entry: JournalEntry): Promise<void> {
+  if (!(await isSame(context, entry))) return;
+  const { pid, startTime } = entry.containerKey;
+  await context.native.signal(SIGKILL, [{ pid, start: startTime }]);
+}

@@ -1,0 +1,201 @@
+import { SENTINELS } from '../../contract/keys.ts';
+import { controlDir, restoreCompleteText } from '../container/control.ts';
+import { type Adoption, adopt, type RestoredContainer } from '../container/life.ts';
+import { pinProcess } from '../container/pinned.ts';
+import type { Placeholder } from '../container/placeholder.ts';
+import { readProcess } from '../container/tree.ts';
+import { SnapshotError } from '../errors.ts';
+import type { ProcessId } from '../host/native.ts';
+import type { RestoreWanted } from '../plan/decide.ts';
+import { holdReader, type ReaderHold } from '../store/readers.ts';
+import { type Artifact, artifactState, readArtifact } from '../store/verify.ts';
+import { type Attempt, beginAttempt, outcomeOf } from './attempt.ts';
+import { type AgentContext, type OperationRequest, type Outcome, slot, type TooEarly } from './context.ts';
+import {
+  applyFiles,
+  endContainer,
+  fillMemory,
+  haltContainer,
+  type Images,
+  type Revived,
+  requireHarmless,
+  requireMatch,
+  revive,
+  takeImages,
+  wakeTasks,
+  wakeTree,
+} from './revive.ts';
+import { runSteps, type Step } from './steps.ts';
+import { reachTarget, type Target } from './target.ts';
+
+type Request = OperationRequest<RestoreWanted>;
+
+/** A container whose restored process is to be guarded from now on. The pins stay held. */
+export interface Restored extends RestoredContainer {
+  readonly operationId: string;
+  readonly adoption: Adoption;
+}
+
+/**
+ * One attempt to restore an artifact into a placeholder container. Too early where the artifact is not there yet. Whatever is refused
+ * is refused before anything is touched; a failure after that ends the container. `onRestored` takes the container over.
+ */
+export async function restoreContainer(
+  context: AgentContext,
+  request: Request,
+  onRestored: (restored: Restored) => void,
+): Promise<Outcome | TooEarly> {
+  const target = await reachTarget(context, request);
+  try {
+    const { checkpointId: id, version } = request.wanted;
+    const found = await artifactState(target.volume, { id, version, keys: context.keys });
+    if (found.state === 'absent') return { result: 'too-early', reason: 'the artifact is not there yet' };
+    const attempt = beginAttempt(context, request, target);
+    await attempt.note('started');
+    const { outcome, restored } = await perform(context, request, target, attempt);
+    await attempt.end(outcome);
+    if (restored !== undefined) onRestored(restored);
+    return outcome;
+  } finally {
+    await target.release();
+  }
+}
+
+/** The restore itself: read it as the list of its steps. */
+async function perform(
+  context: AgentContext,
+  request: Request,
+  target: Target,
+  attempt: Attempt,
+): Promise<{ outcome: Outcome; restored: Restored | undefined }> {
+  const { config, native, log } = context;
+  const { checkpointId: id, version } = request.wanted;
+  const hold = slot<ReaderHold>('reader');
+  const artifact = slot<Artifact>('artifact');
+  const placeholder = slot<Placeholder>('placeholder');
+  const images = slot<Images>('images');
+  const halted = slot<readonly ProcessId[]>('halted tasks');
+  const revived = slot<Revived>('revived tree');
+  const restored = slot<Restored>('restored container');
+  const deadlineMs = config.restore.restoreTimeoutSeconds * 1000;
+  let isTouched = false;
+  let filledBytes = 0;
+  const prefetch = new AbortController();
+
+  const steps: Step[] = [
+    {
+      name: 'verify',
+      run: async () => {
+        const operation = { node: context.node.name, bootId: context.node.bootId, operationId: request.operationId };
+        hold.set(await holdReader(target.volume, { id, version, operation }));
+        const { directory } = hold.get();
+        artifact.set(
+          await readArtifact(target.volume, { id, version, keys: context.keys, namespace: request.pod.namespace, directory }),
+        );
+        placeholder.set(await requireMatch(context, target, artifact.get()));
+      },
+    },
+    {
+      name: 'prefetch',
+      run: async () => {
+        if (artifact.get().record.bulk === null) return;
+        // Runs beside all that follows; the fill reads what is not there yet by itself, so that a failure here means nothing.
+        const file = `${hold.get().directory}/memory/bulk.pages`;
+        const limits = { deadlineMs, signal: prefetch.signal };
+        native.prefetch([file], context.node.threads, limits).catch((err: unknown) => {
+          if (!prefetch.signal.aborted) log.debug({ err }, 'prefetch failed');
+        });
+      },
+    },
+    {
+      name: 'images',
+      run: async () => {
+        images.set(await takeImages(target, artifact.get(), hold.get().directory));
+        await requireHarmless(images.get(), artifact.get(), placeholder.get());
+      },
+    },
+    {
+      name: 'halt',
+      run: async () => {
+        halted.set(await haltContainer(context, target));
+      },
+      undo: async () => {
+        if (halted.filled && !isTouched) await wakeTasks(context, halted.get());
+      },
+    },
+    {
+      name: 'rootfs',
+      run: async (signal) => {
+        await attempt.note('point-of-no-return');
+        isTouched = true;
+        await native.remove(target.main.id, controlDir(target.running.env).path, SENTINELS.restored);
+        await applyFiles(context, target, images.get(), artifact.get(), { deadlineMs, signal });
+      },
+      undo: () => endContainer(target),
+    },
+    {
+      name: 'criu-restore',
+      run: async (signal) => {
+        revived.set(await revive(context, target, images.get(), artifact.get(), { deadlineMs, signal }));
+      },
+    },
+    {
+      name: 'fill',
+      run: async (signal) => {
+        const { directory } = hold.get();
+        const parts = { directory, images: images.get(), revived: revived.get(), deadlineMs, signal };
+        filledBytes = await fillMemory(context, artifact.get(), parts);
+      },
+    },
+    {
+      name: 'adopt',
+      run: async () => {
+        await wakeTasks(context, halted.get());
+        // A pin of its own: it is held for as long as the container lives.
+        const placeholderPin = await pinProcess(native, target.main.id.pid, target.main.id.start);
+        const { root, innerPid } = revived.get();
+        const container = { containerId: target.running.id, placeholder: placeholderPin, root, innerPid };
+        const adoption = await adopt(native, container);
+        restored.set({ ...container, operationId: request.operationId, adoption });
+      },
+    },
+    { name: 'continue', run: () => wakeTree(context, images.get(), revived.get()) },
+    {
+      name: 'confirm',
+      run: async () => {
+        await confirmAlive(context, revived.get());
+        await attempt.note('armed', guardDetails(restored.get(), controlDir(target.running.env).path));
+      },
+    },
+    {
+      name: 'release',
+      run: async () => {
+        const { path, declared } = controlDir(target.running.env);
+        const seen = await native.look(target.main.id, path, SENTINELS.restored);
+        const text = restoreCompleteText(request.operationId, `${id}/${version}`);
+        if (seen.dir || declared) await native.put(target.main.id, path, SENTINELS.restored, text);
+      },
+    },
+  ];
+  const result = await runSteps(steps, { signal: request.signal, log, defaultDeadlineMs: deadlineMs, onStep: attempt.step });
+  prefetch.abort();
+  if (hold.filled) await hold.get().stop();
+  const outcome = outcomeOf(result, { filledBytes });
+  if (result.failure === undefined) return { outcome, restored: restored.get() };
+  if (revived.filled) revived.get().root.release();
+  if (restored.filled) restored.get().placeholder.release();
+  return { outcome, restored: undefined };
+}
+
+/** What an agent that starts later needs to go on guarding the container. */
+function guardDetails({ root, innerPid, adoption }: Restored, directory: string): Record<string, unknown> {
+  return { rootPid: root.id.pid, rootStart: root.id.start, innerPid, adoption, controlDir: directory };
+}
+
+/** A restored process may end at once and be right to; what counts is that it ran, so only an early death by a signal is a failure. */
+async function confirmAlive(context: AgentContext, revived: Revived): Promise<void> {
+  const process = await readProcess(context.config.host.procRoot, revived.root.id.pid);
+  const isGone = process === undefined || process.stat.start !== revived.root.id.start;
+  if (isGone || process.stat.state === 'Z' || process.stat.state === 'X')
+    throw new SnapshotError('RESTORE_FAILED', 'the restored process ended as soon as it was continued: look at its log');
+}

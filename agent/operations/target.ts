@@ -1,0 +1,61 @@
+import { type PinnedProcess, pinProcess } from '../container/pinned.ts';
+import { SnapshotError } from '../errors.ts';
+import { type AttachedVolume, attachVolume } from '../store/attach.ts';
+import type { RunningContainer } from '../watch/runtime.ts';
+import type { AgentContext, OperationRequest } from './context.ts';
+import { makeWorkDir } from './node.ts';
+import type { CheckpointWanted, RestoreWanted } from '../plan/decide.ts';
+
+/** A container within reach: its process pinned, its volume attached, a private directory to work in. */
+export interface Target {
+  readonly running: RunningContainer;
+  readonly podIps: readonly string[];
+  /** The process that the runtime started: PID 1 of the container. */
+  readonly main: PinnedProcess;
+  readonly volume: AttachedVolume;
+  readonly workDir: string;
+  /** Lets go of everything; the container and the volume stay as they are. */
+  release(): Promise<void>;
+}
+
+/**
+ * Finds the container's process, pins it, and asks the runtime again: only a process that is the container's before and after it
+ * was pinned is acted on. Then attaches the volume.
+ */
+export async function reachTarget(
+  context: AgentContext,
+  request: OperationRequest<CheckpointWanted | RestoreWanted>,
+): Promise<Target> {
+  const { runtime, native, config } = context;
+  const { container, basePath } = request.wanted;
+  const running = await runtime.running(container.id);
+  const main = await pinProcess(native, running.hostPid);
+  const undo: (() => Promise<void> | void)[] = [() => main.release()];
+  const release = async () => {
+    for (const action of undo.splice(0).toReversed())
+      await Promise.resolve(action()).catch((err: unknown) => context.log.warn({ err }, 'clean-up failed'));
+  };
+  try {
+    const again = await runtime.running(container.id);
+    if (again.hostPid !== running.hostPid)
+      throw new SnapshotError(
+        'CONTAINER_GONE',
+        `container ${container.id} has host PID ${again.hostPid}, it was ${running.hostPid} a moment ago`,
+      );
+    const podIps = await runtime.podIps(request.pod.sandboxId);
+    const work = await makeWorkDir(config);
+    undo.push(work.remove);
+    const volume = await attachVolume(native, {
+      accessMode: config.storage.accessMode,
+      configured: config.storage.basePath,
+      asked: basePath,
+      through: main.id,
+      below: work.path,
+    });
+    undo.push(volume.detach);
+    return { running, podIps, main, volume, workDir: work.path, release };
+  } catch (error) {
+    await release();
+    throw error;
+  }
+}
