@@ -85,7 +85,9 @@ class FileJournal implements Journal {
   }
 
   passedNoReturn(operationId: string): boolean {
-    return this.#ofThisBoot().some((entry) => entry.operationId === operationId && entry.state === 'point-of-no-return');
+    return this.#ofThisBoot().some(
+      (entry) => entry.operationId === operationId && entry.state === 'point-of-no-return',
+    );
   }
 
   outcomeOf(containerId: string): JournalEntry | undefined {
@@ -104,12 +106,7 @@ class FileJournal implements Journal {
   async #write(transition: Transition): Promise<JournalEntry> {
     // After a failed write the file may end in half a line; another one behind it would be lost with it.
     if (this.#broken !== undefined) throw this.#broken;
-    const entry = entrySchema.parse({
-      seq: this.#seq + 1,
-      at: new Date().toISOString(),
-      bootId: this.#bootId,
-      ...transition,
-    });
+    const entry = this.#entryOf(transition);
     try {
       await this.#file.appendFile(`${JSON.stringify(entry)}\n`);
       await this.#file.datasync();
@@ -121,6 +118,13 @@ class FileJournal implements Journal {
     this.#entries.push(entry);
     if (this.#entries.length >= MAX_ENTRIES) this.#entries = worthKeeping(this.#entries, this.#bootId);
     return entry;
+  }
+
+  #entryOf(transition: Transition): JournalEntry {
+    const stamp = { seq: this.#seq + 1, at: new Date().toISOString(), bootId: this.#bootId };
+    const checked = entrySchema.safeParse({ ...stamp, details: {}, ...transition });
+    if (checked.success) return checked.data;
+    throw new SnapshotError('INTERNAL', `a transition cannot be journalled: ${checked.error.message}`);
   }
 
   #ofThisBoot(): JournalEntry[] {

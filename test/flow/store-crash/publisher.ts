@@ -2,7 +2,8 @@
  * Stages and publishes one artifact, and kills itself with SIGKILL before the n-th call into the filesystem. The calls are counted by
  * wrapping node:fs/promises from outside: the store knows nothing of this.
  */
-import fsp from 'node:fs/promises';
+import { writeSync } from 'node:fs';
+import fsp, { type FileHandle } from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { publish } from '../../../agent/store/publish.ts';
 import { makeStaging } from '../../../agent/store/staging.ts';
@@ -19,10 +20,19 @@ function wrap(owner: Record<string, unknown>, name: string): void {
   owner[name] = function counted(this: unknown, ...args: unknown[]) {
     if (isCounting) {
       calls += 1;
-      if (calls === Number(dieAt)) process.kill(process.pid, 'SIGKILL');
+      if (calls === Number(dieAt)) {
+        if (name === 'writeFile') tear(this as FileHandle, args[0] as string | Buffer);
+        process.kill(process.pid, 'SIGKILL');
+      }
     }
     return original.apply(this, args);
   };
+}
+
+/** A death in a write leaves half of it. */
+function tear(file: FileHandle, content: string | Buffer): void {
+  const bytes = Buffer.from(content);
+  writeSync(file.fd, bytes.subarray(0, bytes.length / 2));
 }
 
 const probe = await fsp.open('/dev/null');
