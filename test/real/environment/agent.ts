@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rename, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { stringify } from 'yaml';
@@ -194,7 +194,7 @@ export class Agent {
     const configName = `${this.#request.stateName ?? 'default'}.yaml`;
     const program = [
       '/usr/bin/node',
-      '/opt/snapshot-agent/dist/snapshot-agent.mjs',
+      '/opt/snapshot-agent/dist/agent/snapshot-agent.mjs',
       '--config',
       `/etc/snapshot/${configName}`,
     ];
@@ -207,6 +207,7 @@ export class Agent {
       stdio: ['ignore', out, out],
       detached: true,
     });
+    closeSync(out);
     await once(this.#child, 'spawn');
     return this;
   }

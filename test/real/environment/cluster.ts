@@ -10,7 +10,7 @@ import type { Cri, SandboxConfig } from './cri.ts';
 import { host } from './host.ts';
 import { imageArchive } from './images.ts';
 import { CLUSTER_PREFIX, leftovers, noteOwner, removeAbandoned, removeLeftovers } from './leftovers.ts';
-import { cniPluginDirectory, makePodNetwork, type PodNetwork } from './network.ts';
+import { makePodNetwork, type PodNetwork } from './network.ts';
 import { Pod, type PodRequest } from './pod.ts';
 import { PodDirectory } from './pod-directory.ts';
 
@@ -55,7 +55,7 @@ export class Cluster {
     const network = await makePodNetwork(directory);
     try {
       await noteOwner(directory, network.bridge);
-      const containerd = await startContainerd(directory, archive, cniPluginDirectory());
+      const containerd = await startContainerd(directory, archive);
       return new Cluster(directory, containerd, network);
     } catch (error) {
       await removeLeftovers(directory, network.bridge);

@@ -182,7 +182,7 @@ export async function imageArchive(): Promise<string> {
     const archive = join(CACHE, `images-${key}.tar`);
     if (!existsSync(archive)) {
       await writeArchive(archive, images, work);
-      await removeOlder(basename(archive));
+      await removeOlder(/^images-[0-9a-f]{16}\.tar$/, basename(archive));
     }
     return archive;
   } finally {
@@ -190,12 +190,12 @@ export async function imageArchive(): Promise<string> {
   }
 }
 
-/** Keeps the archives of the last few builds only; one that another run is reading just now is not among the older. */
-async function removeOlder(current: string): Promise<void> {
-  const names = readdirSync(CACHE).filter((name) => /^images-[0-9a-f]{16}\.tar$/.test(name) && name !== current);
+/** Removes from the cache what earlier builds made under such names, but for the last two: another run may be using them. */
+export async function removeOlder(names: RegExp, current: string): Promise<void> {
+  const others = readdirSync(CACHE).filter((name) => names.test(name) && name !== current);
   const dated = await Promise.all(
-    names.map(async (name) => ({ name, time: (await lstat(join(CACHE, name))).mtimeMs })),
+    others.map(async (name) => ({ name, time: (await lstat(join(CACHE, name))).mtimeMs })),
   );
   dated.sort((a, b) => b.time - a.time);
-  for (const { name } of dated.slice(2)) await rm(join(CACHE, name), { force: true });
+  for (const { name } of dated.slice(2)) await rm(join(CACHE, name), { recursive: true, force: true });
 }
