@@ -4,6 +4,8 @@ import { type Mount, parseMountinfo } from './proc.ts';
 
 /** How each mount of a container is treated at checkpoint and restore. */
 export interface MountPlan {
+  /** All that can be seen: the topmost mount of each mount point. */
+  readonly all: readonly Mount[];
   /** Mount points that come from the placeholder on restore: everything but the root and what lies in /proc. */
   readonly external: readonly Mount[];
   /** The container's root mount. */
@@ -29,11 +31,14 @@ export function planMounts(mounts: readonly Mount[]): MountPlan {
   const top = new Map(mounts.map((mount) => [mount.mountPoint, mount]));
   const root = top.get('/');
   if (root === undefined) throw new SnapshotError('INTERNAL', 'the container has no root mount');
-  const external = [...top.values()].filter(({ mountPoint }) => mountPoint !== '/' && !inProc(mountPoint));
-  return { external, root, hasShm: top.get('/dev/shm')?.fstype === 'tmpfs' };
+  const all = [...top.values()];
+  return { all, external: all.filter(({ mountPoint }) => isExternal(mountPoint)), root, hasShm: top.get('/dev/shm')?.fstype === 'tmpfs' };
 }
 
-const inProc = (path: string) => path === '/proc' || path.startsWith('/proc/');
+/** Whether a mount is taken from the placeholder rather than made by CRIU. */
+export function isExternal(mountPoint: string): boolean {
+  return mountPoint !== '/' && mountPoint !== '/proc' && !mountPoint.startsWith('/proc/');
+}
 
 /** The overlay's upper directory as the runtime mounted it: a path of the host. Undefined where the root is no overlay. */
 export function upperDir(root: Mount): string | undefined {

@@ -6,7 +6,7 @@ import { readDescriptors, readProcess } from './tree.ts';
 
 /** What a placeholder container offers and allows; a restored tree must keep within it. */
 export interface Placeholder {
-  /** Mount points that a restored tree may use, besides its root and /proc. */
+  /** Mount points that a restored tree may use. */
   readonly mountPoints: readonly string[];
   readonly boundingCaps: bigint;
   /** True where its processes hold CAP_SYS_PTRACE and could interfere with CRIU in their PID namespace. */
@@ -34,7 +34,7 @@ export async function readPlaceholder(native: Native, id: ProcessId): Promise<Pl
   ]);
   const lsmLabel = label.replace(/[\0\n]+$/, '');
   return {
-    mountPoints: planMounts(mounts).external.map(({ mountPoint }) => mountPoint),
+    mountPoints: planMounts(mounts).all.map(({ mountPoint }) => mountPoint),
     boundingCaps: process.status.boundingCaps,
     canTrace: (process.status.permittedCaps & (1n << CAP_SYS_PTRACE)) !== 0n,
     noNewPrivs: process.status.noNewPrivs,

@@ -53,7 +53,7 @@ export function draftRecord(
       controlDir: controlDir(target.running.env).path,
       rootState: subject.tree[0]?.stat.state ?? '',
     },
-    mounts: subject.mounts.external.map(({ mountPoint, fstype }) => ({ mountPoint, fstype })),
+    mounts: subject.mounts.all.map(({ mountPoint, fstype }) => ({ mountPoint, fstype })),
     namespaces: { ipc: subject.privateIpc ? 'private' : 'shared', netInode: subject.root.facts.ns.net },
     memory: { limitBytes: target.running.memoryLimitBytes ?? null, residentBytes: subject.residentBytes },
     criu: { args: [seen.args.leaveRunning ? '--leave-running' : '', `--ghost-limit=${seen.args.ghostLimit}`].filter(Boolean) },

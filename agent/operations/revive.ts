@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { isExternal } from '../container/mounts.ts';
 import { type PinnedProcess, pinProcess } from '../container/pinned.ts';
 import { type Placeholder, readPlaceholder } from '../container/placeholder.ts';
 import { containerTasks } from '../container/tasks.ts';
@@ -82,7 +83,7 @@ export async function requireHarmless(images: Images, artifact: Artifact, placeh
     seccompFilters: placeholder.seccomp.filters,
     lsmLabel: placeholder.lsmLabel,
     externalKeys: [
-      ...recordedMountPoints.map((point) => `mnt[${point}]`),
+      ...recordedMountPoints.filter(isExternal).map((point) => `mnt[${point}]`),
       NETWORK_KEY,
       ...(record.process.tty === undefined ? [] : [`tty[${record.process.tty}]`]),
     ],
@@ -153,7 +154,7 @@ export async function revive(
       logLevel: config.criu.logLevel,
       rootPath,
       pidfile: join(target.workDir, 'restored.pid'),
-      externalMounts: record.mounts.map(({ mountPoint }) => mountPoint),
+      externalMounts: record.mounts.map(({ mountPoint }) => mountPoint).filter(isExternal),
       netFd: NET_FD,
       inherited,
     },

@@ -31,7 +31,7 @@ export function watchRuntime(
     const [sandboxes, containers] = await Promise.all([runtime.sandboxes(), runtime.containers()]);
     const current = new Map(podViews(sandboxes, containers).map((pod) => [pod.uid, pod]));
     for (const [uid, pod] of current) {
-      const state = JSON.stringify(pod);
+      const state = fingerprint(pod);
       const isNews = seen.get(uid) !== state;
       pods.set(uid, pod);
       seen.set(uid, state);
@@ -96,6 +96,12 @@ export function podViews(sandboxes: readonly Sandbox[], containers: readonly Run
         .map(containerView)
         .sort((a, b) => a.attempt - b.attempt),
     }));
+}
+
+/** Runtimes list labels in any order; two views with the same content have the same fingerprint. */
+function fingerprint(pod: PodView): string {
+  const sorted = (map: Readonly<Record<string, string>>) => Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1));
+  return JSON.stringify({ ...pod, labels: sorted(pod.labels), annotations: sorted(pod.annotations) });
 }
 
 function containerView(container: RuntimeContainer): ContainerView {
