@@ -41,7 +41,9 @@ export function newAgent(context: AgentContext, pods: PodSource, guards: Guards)
   };
 
   /** A pod's containers are worked on independently: the key names both. */
-  const queue = keyedQueue(config.limits.parallelOperations, work, (key, err) => log.error({ err, key }, 'work failed'));
+  const queue = keyedQueue(config.limits.parallelOperations, work, (key, err) =>
+    log.error({ err, key }, 'work failed'),
+  );
 
   async function work(key: string): Promise<Again> {
     const [uid = '', name = ''] = key.split('/');
@@ -114,8 +116,11 @@ export function newAgent(context: AgentContext, pods: PodSource, guards: Guards)
 
   function explain(pod: PodView, decision: Decision): void {
     if (decision.kind === 'malformed')
-      sayOnce(pod.uid, decision.reason, () => log.warn({ pod: pod.name, namespace: pod.namespace, reason: decision.reason }, 'pod is not understood'));
-    if (decision.kind === 'nothing') log.trace({ pod: pod.name, container: decision.container, reason: decision.reason }, 'nothing to do');
+      sayOnce(pod.uid, decision.reason, () =>
+        log.warn({ pod: pod.name, namespace: pod.namespace, reason: decision.reason }, 'pod is not understood'),
+      );
+    if (decision.kind === 'nothing')
+      log.trace({ pod: pod.name, container: decision.container, reason: decision.reason }, 'nothing to do');
   }
 
   return {
@@ -149,5 +154,8 @@ function report(log: Logger, outcome: Outcome, seconds: number): void {
     return;
   }
   const { code, message, advice, reasons, cause } = outcome.failure;
-  log.error({ ...fields, code, step: outcome.failedStep, problem: message, advice, reasons, cause: cause && String(cause) }, 'operation failed');
+  log.error(
+    { ...fields, code, step: outcome.failedStep, problem: message, advice, reasons, cause: cause && String(cause) },
+    'operation failed',
+  );
 }

@@ -95,11 +95,19 @@ const schema = z.strictObject({
   memory: z
     .strictObject({
       /** Private memory in ranges of at least this many bytes goes to the bulk file, which is filled in parallel. */
-      bulkMinimumBytes: z.number().int().min(4096).default(1 << 20),
+      bulkMinimumBytes: z
+        .number()
+        .int()
+        .min(4096)
+        .default(1 << 20),
       /** Threads that write and fill; 0: one for each CPU, at most 16. */
       threads: z.number().int().min(0).max(256).default(0),
       /** Size limit of the private tmpfs that holds verified images while they are restored. */
-      workBytes: z.number().int().min(1 << 20).default(8 * 2 ** 30),
+      workBytes: z
+        .number()
+        .int()
+        .min(1 << 20)
+        .default(8 * 2 ** 30),
     })
     .prefault({}),
 
@@ -114,7 +122,11 @@ const schema = z.strictObject({
     .strictObject({
       binaryPath: absolute.default('/usr/sbin/criu'),
       /** Largest deleted-but-open file that goes into the images. */
-      ghostLimit: z.number().int().min(0).default(512 << 20),
+      ghostLimit: z
+        .number()
+        .int()
+        .min(0)
+        .default(512 << 20),
       /** 0 to 2; CRIU's levels 3 and 4 can fill a disk within minutes when an image is damaged. */
       logLevel: z.number().int().min(0).max(4).default(2),
       /** After a checkpoint a bare pod's container goes on (true) or ends (false); a pod's annotation decides otherwise. */

@@ -11,7 +11,11 @@ export const ERRORS = {
     retryable: false,
     advice: 'Use 1 to 63 of A-Z a-z 0-9 . _ -, not beginning with a dot, not "tmp".',
   },
-  POD_INVALID: { grpc: 'INVALID_ARGUMENT', retryable: false, advice: 'Correct the named label or annotation of the pod.' },
+  POD_INVALID: {
+    grpc: 'INVALID_ARGUMENT',
+    retryable: false,
+    advice: 'Correct the named label or annotation of the pod.',
+  },
 
   // Refusals: seen before anything was touched. The details list every reason.
   CHECKPOINT_REFUSED: {
@@ -61,7 +65,11 @@ export const ERRORS = {
     advice: 'The path to the volume leads through a symlink or is not a volume: somebody planted it, look who.',
   },
   STORAGE_FULL: { grpc: 'RESOURCE_EXHAUSTED', retryable: true, advice: 'Free space on the volume or enlarge it.' },
-  STORAGE_FAILED: { grpc: 'UNAVAILABLE', retryable: true, advice: 'The storage answered with an error: look at the volume.' },
+  STORAGE_FAILED: {
+    grpc: 'UNAVAILABLE',
+    retryable: true,
+    advice: 'The storage answered with an error: look at the volume.',
+  },
   ARTIFACT_NOT_FOUND: {
     grpc: 'NOT_FOUND',
     retryable: true,
@@ -109,7 +117,11 @@ export const ERRORS = {
   ROOTFS_FAILED: { grpc: 'INTERNAL', retryable: false, advice: 'The root filesystem diff failed: see the message.' },
   RESTORE_FAILED: { grpc: 'INTERNAL', retryable: false, advice: 'See the diagnosis and the tail of restore.log.' },
   FILL_FAILED: { grpc: 'INTERNAL', retryable: false, advice: 'Memory could not be filled: see the message.' },
-  STEP_TIMEOUT: { grpc: 'DEADLINE_EXCEEDED', retryable: true, advice: 'The named step passed its deadline: look at what it waits for.' },
+  STEP_TIMEOUT: {
+    grpc: 'DEADLINE_EXCEEDED',
+    retryable: true,
+    advice: 'The named step passed its deadline: look at what it waits for.',
+  },
   CANCELLED: { grpc: 'CANCELLED', retryable: true, advice: 'Somebody cancelled the operation, or the agent stopped.' },
   OUTCOME_UNKNOWN: {
     grpc: 'UNKNOWN',
@@ -118,7 +130,11 @@ export const ERRORS = {
   },
 
   // The node.
-  RUNTIME_UNAVAILABLE: { grpc: 'UNAVAILABLE', retryable: true, advice: 'The container runtime does not answer: look at its socket.' },
+  RUNTIME_UNAVAILABLE: {
+    grpc: 'UNAVAILABLE',
+    retryable: true,
+    advice: 'The container runtime does not answer: look at its socket.',
+  },
   INTERNAL: { grpc: 'INTERNAL', retryable: false, advice: 'A defect of the agent: report it with the log.' },
 } as const satisfies Record<string, ErrorRow>;
 

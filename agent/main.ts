@@ -41,7 +41,11 @@ async function main(): Promise<number> {
     return 0;
   }
   const config = loadConfig(values.config ?? '/etc/snapshot/config.yaml', process.env);
-  const log = pino({ level: config.logLevel, base: { node: config.nodeName }, timestamp: pino.stdTimeFunctions.isoTime });
+  const log = pino({
+    level: config.logLevel,
+    base: { node: config.nodeName },
+    timestamp: pino.stdTimeFunctions.isoTime,
+  });
   const stop = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const)
     process.once(signal, () => {
@@ -54,7 +58,8 @@ async function main(): Promise<number> {
 
 /** Starts everything in order, runs until the signal, stops in reverse. */
 async function serve(config: Config, log: Logger, signal: AbortSignal): Promise<void> {
-  for (const warning of originalKeyWarnings(config.criu, config.restore.nsRestorePath)) log.warn({ warning }, 'configuration');
+  for (const warning of originalKeyWarnings(config.criu, config.restore.nsRestorePath))
+    log.warn({ warning }, 'configuration');
   const native = openNative({
     helperPath: config.paths.helper,
     procRoot: config.host.procRoot,
@@ -72,7 +77,10 @@ async function serve(config: Config, log: Logger, signal: AbortSignal): Promise<
   try {
     await recover(context);
     await guards.resume();
-    log.info({ version: AGENT_VERSION, runtime: await runtime.version(), criu: node.criu, kernel: node.kernel }, 'started');
+    log.info(
+      { version: AGENT_VERSION, runtime: await runtime.version(), criu: node.criu, kernel: node.kernel },
+      'started',
+    );
     const pods = watchRuntime(runtime, {
       pollMs: config.watch.pollMilliseconds,
       resyncMs: config.watch.resyncSeconds * 1000,

@@ -81,7 +81,9 @@ async function rootEnd(native: Native, root: PinnedProcess): Promise<number | un
 
 function forwardTerm(native: Native, container: RestoredContainer, log: Logger): () => void {
   const timer = setInterval(async () => {
-    const text = await readFile(`${native.options.procRoot}/${container.placeholder.id.pid}/status`, 'utf8').catch(() => '');
+    const text = await readFile(`${native.options.procRoot}/${container.placeholder.id.pid}/status`, 'utf8').catch(
+      () => '',
+    );
     if (text === '' || (parseStatus(text).pendingSignals & (1n << BigInt(SIGTERM - 1))) === 0n) return;
     clearInterval(timer);
     log.info({ containerId: container.containerId }, 'SIGTERM forwarded to the restored process');

@@ -32,7 +32,12 @@ export function planMounts(mounts: readonly Mount[]): MountPlan {
   const root = top.get('/');
   if (root === undefined) throw new SnapshotError('INTERNAL', 'the container has no root mount');
   const all = [...top.values()];
-  return { all, external: all.filter(({ mountPoint }) => isExternal(mountPoint)), root, hasShm: top.get('/dev/shm')?.fstype === 'tmpfs' };
+  return {
+    all,
+    external: all.filter(({ mountPoint }) => isExternal(mountPoint)),
+    root,
+    hasShm: top.get('/dev/shm')?.fstype === 'tmpfs',
+  };
 }
 
 /** Whether a mount is taken from the placeholder rather than made by CRIU. */

@@ -32,7 +32,10 @@ export async function pinProcess(native: Native, pid: number, start?: number): P
   const ask = async (command: string, wanted: string) => {
     const answer = gone ? '' : await session.ask(command).catch(() => '');
     if (!answer.startsWith(`{"${wanted}"`))
-      throw new SnapshotError('CONTAINER_GONE', `process ${id.pid} (start ${id.start}) is gone: ${answer || 'it ended'}`);
+      throw new SnapshotError(
+        'CONTAINER_GONE',
+        `process ${id.pid} (start ${id.start}) is gone: ${answer || 'it ended'}`,
+      );
   };
   return {
     id,

@@ -23,7 +23,8 @@ const ANONYMOUS = {
   '[io_uring]': {
     code: 'IO_URING',
     what: 'uses io_uring, which CRIU cannot dump',
-    advice: 'Run the source pod under a seccomp profile that answers io_uring_setup with ENOSYS (Node.js 20 uses it whatever it is told).',
+    advice:
+      'Run the source pod under a seccomp profile that answers io_uring_setup with ENOSYS (Node.js 20 uses it whatever it is told).',
   },
   '[userfaultfd]': {
     code: 'USERFAULTFD',
@@ -136,7 +137,9 @@ async function deviceMapping(procRoot: string, pid: number): Promise<string | un
 async function socketProblems(input: PreflightInput): Promise<Reason[]> {
   const main = input.facts.pid;
   const tables = await Promise.all(
-    ['tcp', 'tcp6', 'udp', 'udp6'].map((name) => readFile(`${input.procRoot}/${main}/net/${name}`, 'utf8').catch(() => '')),
+    ['tcp', 'tcp6', 'udp', 'udp6'].map((name) =>
+      readFile(`${input.procRoot}/${main}/net/${name}`, 'utf8').catch(() => ''),
+    ),
   );
   const held = new Set<string>();
   for (const { stat } of input.tree)

@@ -16,7 +16,10 @@ export interface ProcStat {
 export function parseStat(text: string): ProcStat {
   const open = text.indexOf('(');
   const close = text.lastIndexOf(')');
-  const rest = text.slice(close + 2).trim().split(' ');
+  const rest = text
+    .slice(close + 2)
+    .trim()
+    .split(' ');
   return {
     pid: Number(text.slice(0, open)),
     comm: text.slice(open + 1, close),

@@ -23,7 +23,10 @@ function parseCgroup(text: string): CgroupLine[] {
  * Every process of a container: the tree of its PID 1 and whatever else is in its cgroup, such as what somebody started in it with
  * exec. Processes that end meanwhile are left out.
  */
-export async function containerTasks(roots: { procRoot: string; cgroupRoot: string }, mainPid: number): Promise<ProcessId[]> {
+export async function containerTasks(
+  roots: { procRoot: string; cgroupRoot: string },
+  mainPid: number,
+): Promise<ProcessId[]> {
   const tree = await readTree(roots.procRoot, mainPid);
   const ids = new Map(tree.map(({ stat }) => [stat.pid, { pid: stat.pid, start: stat.start }]));
   for (const pid of await cgroupPids(roots, mainPid)) {
@@ -34,12 +37,16 @@ export async function containerTasks(roots: { procRoot: string; cgroupRoot: stri
   return [...ids.values()];
 }
 
-async function cgroupPids({ procRoot, cgroupRoot }: { procRoot: string; cgroupRoot: string }, mainPid: number): Promise<number[]> {
+async function cgroupPids(
+  { procRoot, cgroupRoot }: { procRoot: string; cgroupRoot: string },
+  mainPid: number,
+): Promise<number[]> {
   const lines = parseCgroup(await readFile(`${procRoot}/${mainPid}/cgroup`, 'utf8').catch(() => ''));
   // A process on the root cgroup would make every process of the machine a task of the container.
   const line = lines.find(({ controllers, path }) => path !== '/' && (controllers === '' || controllers === 'pids'));
   if (line === undefined) return [];
-  const places = line.controllers === '' ? [cgroupRoot, `${cgroupRoot}/unified`] : [`${cgroupRoot}/${line.controllers}`];
+  const places =
+    line.controllers === '' ? [cgroupRoot, `${cgroupRoot}/unified`] : [`${cgroupRoot}/${line.controllers}`];
   for (const place of places) {
     const text = await readFile(`${place}${line.path}/cgroup.procs`, 'utf8').catch(() => undefined);
     if (text !== undefined) return text.split('\n').filter(Boolean).map(Number);

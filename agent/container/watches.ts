@@ -18,35 +18,46 @@ export async function watchedDirectories(procRoot: string, tree: readonly TreePr
     for (const [fd, target] of await readDescriptors(procRoot, stat.pid)) {
       if (target !== 'anon_inode:inotify') continue;
       const info = await readFile(`${procRoot}/${stat.pid}/fdinfo/${fd}`, 'utf8').catch(() => '');
-      for (const [, ino] of info.matchAll(/^inotify wd:\S+ ino:([0-9a-f]+) /gm)) inodes.add(Number.parseInt(ino ?? '', 16));
+      for (const [, ino] of info.matchAll(/^inotify wd:\S+ ino:([0-9a-f]+) /gm))
+        inodes.add(Number.parseInt(ino ?? '', 16));
     }
   const main = tree[0];
   if (inodes.size === 0 || main === undefined) return [];
   return findInodes(`${procRoot}/${main.stat.pid}/root`, inodes);
 }
 
+/** Walks the tree below `root` breadth first, and collects the directories that hold a wanted inode or are one. */
 async function findInodes(root: string, wanted: Set<number>): Promise<string[]> {
+  const top = (await readdir(root).catch(() => [])).map((name) => `/${name}`).filter((path) => !NEVER.has(path));
+  const queue = ['', ...FIRST.filter((path) => top.includes(path)), ...top];
   const found = new Set<string>();
   const seen = new Set<string>();
-  const top = (await readdir(root).catch(() => [])).map((name) => `/${name}`).filter((path) => !NEVER.has(path));
-  const queue = ['/', ...FIRST.filter((path) => top.includes(path)), ...top];
-  let budget = MAX_ENTRIES;
-  for (let directory = queue.shift(); directory !== undefined && wanted.size > 0 && budget > 0; directory = queue.shift()) {
+  let looked = 0;
+  for (let at = 0; at < queue.length && wanted.size > 0 && looked < MAX_ENTRIES; at++) {
+    const directory = queue[at] ?? '';
     if (seen.has(directory)) continue;
     seen.add(directory);
-    const path = directory === '/' ? root : root + directory;
-    const stat = await lstat(path).catch(() => undefined);
-    if (stat === undefined || !stat.isDirectory()) continue;
-    if (wanted.delete(stat.ino)) found.add(directory);
-    if (directory === '/') continue;
-    for (const entry of await readdir(path, { withFileTypes: true }).catch(() => [])) {
-      budget -= 1;
-      if (entry.isDirectory()) queue.push(`${directory}/${entry.name}`);
-      else if (entry.isFile()) {
-        const file = await lstat(`${path}/${entry.name}`).catch(() => undefined);
-        if (file !== undefined && wanted.delete(file.ino)) found.add(directory);
-      }
-    }
+    const stat = await lstat(root + directory).catch(() => undefined);
+    if (!stat?.isDirectory()) continue;
+    if (wanted.delete(stat.ino)) found.add(directory || '/');
+    if (directory === '') continue;
+    const { files, directories } = await entriesOf(root, directory);
+    queue.push(...directories);
+    looked += files.length + directories.length;
+    if (files.some(({ ino }) => wanted.delete(ino))) found.add(directory);
   }
   return [...found];
+}
+
+async function entriesOf(root: string, directory: string): Promise<{ files: { ino: number }[]; directories: string[] }> {
+  const entries = await readdir(root + directory, { withFileTypes: true }).catch(() => []);
+  const files = await Promise.all(
+    entries
+      .filter((entry) => entry.isFile())
+      .map((entry) => lstat(`${root}${directory}/${entry.name}`).catch(() => ({ ino: -1 }))),
+  );
+  return {
+    files,
+    directories: entries.filter((entry) => entry.isDirectory()).map((entry) => `${directory}/${entry.name}`),
+  };
 }

@@ -68,7 +68,12 @@ const captured = z.object({
   opaque: z.number().default(0),
   skipped: z.number(),
 });
-const looked = z.object({ dir: z.boolean(), exists: z.boolean(), type: z.string().default(''), content: z.string().default('') });
+const looked = z.object({
+  dir: z.boolean(),
+  exists: z.boolean(),
+  type: z.string().default(''),
+  content: z.string().default(''),
+});
 const attached = z.object({ mountId: z.number(), fstype: z.string(), device: z.string(), readOnly: z.boolean() });
 const probed = z.object({
   openat2: z.boolean(),
@@ -160,7 +165,12 @@ export function openNative(options: NativeOptions) {
         input: content,
       }),
     look: (id: ProcessId, dir: string, name: string) =>
-      verb({ verb: 'look', args: [...at(id), '--dir', dir, '--name', name], shape: looked, code: 'CONTROL_DIR_UNSAFE' }),
+      verb({
+        verb: 'look',
+        args: [...at(id), '--dir', dir, '--name', name],
+        shape: looked,
+        code: 'CONTROL_DIR_UNSAFE',
+      }),
     remove: (id: ProcessId, dir: string, name: string) =>
       verb({
         verb: 'remove',
@@ -186,7 +196,15 @@ export function openNative(options: NativeOptions) {
     captureUpper: (request: { upper: string; tar: string; removed: string; exclude: readonly string[] } & LongVerb) =>
       verb({
         verb: 'capture',
-        args: ['--upper', request.upper, '--tar', request.tar, '--removed', request.removed, ...excludes(request.exclude)],
+        args: [
+          '--upper',
+          request.upper,
+          '--tar',
+          request.tar,
+          '--removed',
+          request.removed,
+          ...excludes(request.exclude),
+        ],
         shape: captured,
         code: 'ROOTFS_FAILED',
         deadlineMs: request.deadlineMs,
@@ -286,7 +304,12 @@ export function openNative(options: NativeOptions) {
     /** Joins namespaces of the process and executes a program there; output to files. */
     dump: (
       id: ProcessId,
-      request: { join: readonly string[]; argv: readonly string[]; env: Record<string, string>; logPrefix: string } & LongVerb,
+      request: {
+        join: readonly string[];
+        argv: readonly string[];
+        env: Record<string, string>;
+        logPrefix: string;
+      } & LongVerb,
     ): Promise<RunResult> =>
       runToFiles({
         argv: [
@@ -363,12 +386,18 @@ function verbFailure(request: VerbCall<unknown>, result: RunResult & { stderr: s
   if (result.timedOut) return new SnapshotError('STEP_TIMEOUT', `${what} passed its deadline`);
   const parsed = failure.safeParse(parseLine(result.stderr.trim().split('\n').at(-1) ?? ''));
   if (!parsed.success)
-    return new SnapshotError(request.code, `${what} ended with ${result.signal ?? result.exitCode}: ${result.stderr.slice(-2000)}`);
+    return new SnapshotError(
+      request.code,
+      `${what} ended with ${result.signal ?? result.exitCode}: ${result.stderr.slice(-2000)}`,
+    );
   const { step, target, errno, code, message } = parsed.data;
   const mapped = errno === 'ENOSPC' || errno === 'EDQUOT' ? 'STORAGE_FULL' : (CODES[code] ?? request.code);
   // A symlink in the way of a sentinel is about the control directory, not about storage.
   const symlink = code === 'SYMLINK_REFUSED' && request.code === 'CONTROL_DIR_UNSAFE';
-  return new SnapshotError(symlink ? 'CONTROL_DIR_UNSAFE' : mapped, `${what}: ${step} ${target}: ${message || errno || code}`);
+  return new SnapshotError(
+    symlink ? 'CONTROL_DIR_UNSAFE' : mapped,
+    `${what}: ${step} ${target}: ${message || errno || code}`,
+  );
 }
 
 function parseLine(line: string): unknown {

@@ -41,9 +41,11 @@ export async function inspect(context: AgentContext, target: Target): Promise<Su
   const { pid } = root.id;
   const tree = await readTree(procRoot, pid);
   const mounts = planMounts(await readMounts(procRoot, pid));
-  const stdio = (await Promise.all(
-    [0, 1, 2].map((fd) => readlink(`${procRoot}/${pid}/fd/${fd}`).catch(() => '')),
-  )) as [string, string, string];
+  const stdio = (await Promise.all([0, 1, 2].map((fd) => readlink(`${procRoot}/${pid}/fd/${fd}`).catch(() => '')))) as [
+    string,
+    string,
+    string,
+  ];
   const ipc = await native.ipcUsage(root.id);
   return {
     root,
@@ -172,7 +174,8 @@ export async function dumpTree(
     deadlineMs: plan.deadlineMs,
     signal: plan.signal,
   });
-  if (frozen === undefined) throw new SnapshotError('DUMP_FAILED', 'CRIU ended without having run its post-dump script');
+  if (frozen === undefined)
+    throw new SnapshotError('DUMP_FAILED', 'CRIU ended without having run its post-dump script');
   return { frozen, args: options };
 }
 

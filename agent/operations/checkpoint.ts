@@ -12,7 +12,15 @@ import { makeStaging, type Staging } from '../store/staging.ts';
 import { syncTree } from '../store/sync.ts';
 import { artifactState, requireNamespace } from '../store/verify.ts';
 import { type Attempt, beginAttempt, outcomeOf } from './attempt.ts';
-import { dumpTree, type FrozenResult, inspect, requireFit, type StagingPaths, type Subject, stagingPaths } from './capture.ts';
+import {
+  dumpTree,
+  type FrozenResult,
+  inspect,
+  requireFit,
+  type StagingPaths,
+  type Subject,
+  stagingPaths,
+} from './capture.ts';
 import { type AgentContext, type OperationRequest, type Outcome, slot, type TooEarly } from './context.ts';
 import { completeRecord, draftRecord } from './draft.ts';
 import { type Finalized, finalize } from './finalize.ts';
@@ -67,7 +75,11 @@ async function adopted(context: AgentContext, request: Request, target: Target):
     const isOurs = found.artifact.record.source.containerId === target.running.id;
     if (existing === 'replace' && !isOurs) return undefined;
     await releaseWorker(context, target);
-    return { result: 'adopted', timings: [{ step: 'adopt', seconds: (performance.now() - began) / 1000 }], figures: {} };
+    return {
+      result: 'adopted',
+      timings: [{ step: 'adopt', seconds: (performance.now() - began) / 1000 }],
+      figures: {},
+    };
   } catch (error) {
     if (!(error instanceof SnapshotError)) throw error;
     return outcomeOf({ failure: error, failedStep: 'adopt', timings: [] }, {});
@@ -175,7 +187,10 @@ async function capture(context: AgentContext, request: Request, target: Target, 
     onTiming: (timing) => timings.push(timing),
   });
   if (subject.filled && subject.get().root !== target.main) subject.get().root.release();
-  return outcomeOf(result, figures(stats.filled ? stats.get() : undefined, finalized.filled ? finalized.get() : undefined));
+  return outcomeOf(
+    result,
+    figures(stats.filled ? stats.get() : undefined, finalized.filled ? finalized.get() : undefined),
+  );
 }
 
 function figures(stats: DumpStats | undefined, finalized: Finalized | undefined): Record<string, number> {
@@ -199,7 +214,10 @@ async function confirmRunning(context: AgentContext, subject: Subject): Promise<
   await subject.root.check();
   const process = await readProcess(context.config.host.procRoot, subject.root.id.pid);
   if (process === undefined || 'TtZX'.includes(process.stat.state))
-    throw new SnapshotError('DUMP_FAILED', `the workload did not go on after the dump: its state is ${process?.stat.state}`);
+    throw new SnapshotError(
+      'DUMP_FAILED',
+      `the workload did not go on after the dump: its state is ${process?.stat.state}`,
+    );
 }
 
 async function confirmStopped(subject: Subject): Promise<void> {
@@ -217,6 +235,9 @@ async function releaseWorker(context: AgentContext, target: Target): Promise<voi
 
 /** A checkpoint Job exists for nothing else: ending its container makes it fail at once and frees what it holds. */
 async function endJob(context: AgentContext, target: Target, failure: SnapshotError): Promise<void> {
-  context.log.warn({ code: failure.code, containerId: target.running.id }, 'container of the failed checkpoint Job is ended');
+  context.log.warn(
+    { code: failure.code, containerId: target.running.id },
+    'container of the failed checkpoint Job is ended',
+  );
   await target.main.signal(SIGKILL).catch(() => undefined);
 }

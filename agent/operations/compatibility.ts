@@ -69,7 +69,9 @@ function containerMismatches({ record, running, placeholder, podIps, rules }: Co
       wanted: `${record.source.image} (${record.source.imageId})`,
       advice: 'Use the same image, by digest; or set restore.allowImageMismatch, knowing that files may differ.',
     });
-  const missing = record.mounts.map(({ mountPoint }) => mountPoint).filter((point) => !placeholder.mountPoints.includes(point));
+  const missing = record.mounts
+    .map(({ mountPoint }) => mountPoint)
+    .filter((point) => !placeholder.mountPoints.includes(point));
   if (missing.length > 0)
     reasons.push({
       code: 'MOUNTS_MISSING',

@@ -1,6 +1,6 @@
+import { controlDir } from '../container/control.ts';
 import type { DumpOptions } from '../criu/options.ts';
 import type { DumpStats } from '../criu/stats.ts';
-import { controlDir } from '../container/control.ts';
 import type { CheckpointWanted } from '../plan/decide.ts';
 import type { RecordDraft } from '../store/publish.ts';
 import { AGENT_VERSION } from '../version.ts';
@@ -56,7 +56,9 @@ export function draftRecord(
     mounts: subject.mounts.all.map(({ mountPoint, fstype }) => ({ mountPoint, fstype })),
     namespaces: { ipc: subject.privateIpc ? 'private' : 'shared', netInode: subject.root.facts.ns.net },
     memory: { limitBytes: target.running.memoryLimitBytes ?? null, residentBytes: subject.residentBytes },
-    criu: { args: [seen.args.leaveRunning ? '--leave-running' : '', `--ghost-limit=${seen.args.ghostLimit}`].filter(Boolean) },
+    criu: {
+      args: [seen.args.leaveRunning ? '--leave-running' : '', `--ghost-limit=${seen.args.ghostLimit}`].filter(Boolean),
+    },
     pauseSeconds: stats.freezingSeconds + stats.frozenSeconds,
   };
 }

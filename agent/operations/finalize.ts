@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { link, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { adoptBulk, planBulk } from '../criu/images/bulk.ts';
+import { adoptBulk } from '../criu/images/adoption.ts';
+import { planBulk } from '../criu/images/bulk.ts';
 import { deriveBulkKey } from '../store/record.ts';
 import type { StagingPaths } from './capture.ts';
 import type { AgentContext } from './context.ts';
@@ -61,6 +62,8 @@ async function writeBulk(
 }
 
 async function sizeOf(directory: string): Promise<number> {
-  const sizes = await Promise.all((await readdir(directory)).map(async (name) => (await stat(join(directory, name))).size));
+  const sizes = await Promise.all(
+    (await readdir(directory)).map(async (name) => (await stat(join(directory, name))).size),
+  );
   return sizes.reduce((sum, size) => sum + size, 0);
 }

@@ -68,7 +68,9 @@ async function repin(native: AgentContext['native'], entry: JournalEntry): Promi
   } catch {
     return undefined;
   }
-  const root = await pinProcess(native, Number(rootPid), Number(rootStart)).catch(() => endedRoot(Number(rootPid), Number(rootStart), placeholder));
+  const root = await pinProcess(native, Number(rootPid), Number(rootStart)).catch(() =>
+    endedRoot(Number(rootPid), Number(rootStart), placeholder),
+  );
   return {
     containerId,
     placeholder,
@@ -80,7 +82,11 @@ async function repin(native: AgentContext['native'], entry: JournalEntry): Promi
 }
 
 /** Stands for a restored process that ended, and was reaped, while no agent ran: its exit code is lost. */
-function endedRoot(pid: number, start: number, like: RestoredContainer['placeholder']): RestoredContainer['placeholder'] {
+function endedRoot(
+  pid: number,
+  start: number,
+  like: RestoredContainer['placeholder'],
+): RestoredContainer['placeholder'] {
   return {
     id: { pid, start },
     facts: like.facts,

@@ -19,7 +19,12 @@ export interface NodeFacts {
   readonly arch: string;
   readonly kernel: string;
   readonly criu: string;
-  readonly cpu: { readonly vendor: string; readonly family: number; readonly model: number; readonly features: readonly string[] };
+  readonly cpu: {
+    readonly vendor: string;
+    readonly family: number;
+    readonly model: number;
+    readonly features: readonly string[];
+  };
   readonly cgroupVersion: 1 | 2;
   readonly userNs: number;
   /** Threads for copying memory. */
@@ -74,7 +79,10 @@ async function criuVersion(config: Config): Promise<string> {
   });
   const version = /Version: (\d+)\.(\d+)(\S*)/.exec(stdout);
   if (exitCode !== 0 || version === null)
-    throw new SnapshotError('CAPABILITY_MISSING', `${binary} --version does not answer with a version: ${stdout.slice(0, 200)}`);
+    throw new SnapshotError(
+      'CAPABILITY_MISSING',
+      `${binary} --version does not answer with a version: ${stdout.slice(0, 200)}`,
+    );
   const [major, minor] = [Number(version[1]), Number(version[2])];
   if (major < CRIU_FLOOR[0] || (major === CRIU_FLOOR[0] && minor < CRIU_FLOOR[1]))
     throw new SnapshotError('CAPABILITY_MISSING', `CRIU ${major}.${minor} is too old: 4.2 or newer is needed`);

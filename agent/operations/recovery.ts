@@ -1,7 +1,7 @@
 import { SENTINELS } from '../../contract/keys.ts';
 import { restoreCompleteText } from '../container/control.ts';
-import { readProcess } from '../container/tree.ts';
 import { containerTasks } from '../container/tasks.ts';
+import { readProcess } from '../container/tree.ts';
 import type { AgentContext } from './context.ts';
 import type { JournalEntry } from './journal.ts';
 
@@ -19,7 +19,13 @@ export async function recover(context: AgentContext): Promise<void> {
     const { seq: _seq, at: _at, bootId: _bootId, step: _step, ...rest } = entry;
     await context.journal.append({ ...rest, ...how });
     context.log.warn(
-      { operationId: entry.operationId, kind: entry.kind, container: entry.container, step: entry.step, state: how.state },
+      {
+        operationId: entry.operationId,
+        kind: entry.kind,
+        container: entry.container,
+        step: entry.step,
+        state: how.state,
+      },
       'operation of an earlier run was settled',
     );
   }

@@ -90,7 +90,13 @@ async function perform(
         hold.set(await holdReader(target.volume, { id, version, operation }));
         const { directory } = hold.get();
         artifact.set(
-          await readArtifact(target.volume, { id, version, keys: context.keys, namespace: request.pod.namespace, directory }),
+          await readArtifact(target.volume, {
+            id,
+            version,
+            keys: context.keys,
+            namespace: request.pod.namespace,
+            directory,
+          }),
         );
         placeholder.set(await requireMatch(context, target, artifact.get()));
       },
@@ -177,7 +183,12 @@ async function perform(
       },
     },
   ];
-  const result = await runSteps(steps, { signal: request.signal, log, defaultDeadlineMs: deadlineMs, onStep: attempt.step });
+  const result = await runSteps(steps, {
+    signal: request.signal,
+    log,
+    defaultDeadlineMs: deadlineMs,
+    onStep: attempt.step,
+  });
   prefetch.abort();
   if (hold.filled) await hold.get().stop();
   const outcome = outcomeOf(result, { filledBytes });
@@ -197,5 +208,8 @@ async function confirmAlive(context: AgentContext, revived: Revived): Promise<vo
   const process = await readProcess(context.config.host.procRoot, revived.root.id.pid);
   const isGone = process === undefined || process.stat.start !== revived.root.id.start;
   if (isGone || process.stat.state === 'Z' || process.stat.state === 'X')
-    throw new SnapshotError('RESTORE_FAILED', 'the restored process ended as soon as it was continued: look at its log');
+    throw new SnapshotError(
+      'RESTORE_FAILED',
+      'the restored process ended as soon as it was continued: look at its log',
+    );
 }

@@ -89,9 +89,13 @@ export async function requireHarmless(images: Images, artifact: Artifact, placeh
     ],
   });
   if (reasons.length === 0) return;
-  throw new SnapshotError('ARTIFACT_UNSAFE', `the images cannot be admitted: ${reasons.map(({ message }) => message).join('; ')}`, {
-    reasons,
-  });
+  throw new SnapshotError(
+    'ARTIFACT_UNSAFE',
+    `the images cannot be admitted: ${reasons.map(({ message }) => message).join('; ')}`,
+    {
+      reasons,
+    },
+  );
 }
 
 /** Stops every task of the container, so that none of them can interfere with CRIU in their PID namespace. */
@@ -167,7 +171,10 @@ export async function revive(
   const root = await pinProcess(native, restored.pid, restored.start);
   const tree = await readTree(config.host.procRoot, restored.pid);
   const byInnerPid = new Map(
-    tree.map(({ stat, status }) => [status.nspid.at(-1) ?? 0, { pid: stat.pid, start: stat.start }] as const),
+    // A zombie has neither memory to fill nor anything to wake.
+    tree
+      .filter(({ stat }) => stat.state !== 'Z')
+      .map(({ stat, status }) => [status.nspid.at(-1) ?? 0, { pid: stat.pid, start: stat.start }] as const),
   );
   return { root, innerPid: restored.inner, byInnerPid };
 }
@@ -189,7 +196,9 @@ function handedDescriptors(
     const [fd, source] = [STDIO_FDS[index], sources[index]];
     // Standard output and error may be one pipe: it is handed over once.
     const isFirst = stdio.indexOf(label) === index;
-    return fd !== undefined && source !== undefined && isFirst && label.startsWith('pipe:') ? [{ fd, source, label }] : [];
+    return fd !== undefined && source !== undefined && isFirst && label.startsWith('pipe:')
+      ? [{ fd, source, label }]
+      : [];
   });
   return {
     fds: [network, ...pipes.map(({ fd, source }) => ({ fd, source }))],
@@ -215,7 +224,10 @@ export async function fillMemory(
     signal: request.signal,
   });
   if (filled.blocks !== bulk.blocks)
-    throw new SnapshotError('FILL_FAILED', `${filled.blocks} blocks of memory were filled, the record says ${bulk.blocks}`);
+    throw new SnapshotError(
+      'FILL_FAILED',
+      `${filled.blocks} blocks of memory were filled, the record says ${bulk.blocks}`,
+    );
   return filled.bytes;
 }
 

@@ -1,10 +1,10 @@
 import { type PinnedProcess, pinProcess } from '../container/pinned.ts';
 import { SnapshotError } from '../errors.ts';
+import type { CheckpointWanted, RestoreWanted } from '../plan/decide.ts';
 import { type AttachedVolume, attachVolume } from '../store/attach.ts';
 import type { RunningContainer } from '../watch/runtime.ts';
 import type { AgentContext, OperationRequest } from './context.ts';
 import { makeWorkDir } from './node.ts';
-import type { CheckpointWanted, RestoreWanted } from '../plan/decide.ts';
 
 /** A container within reach: its process pinned, its volume attached, a private directory to work in. */
 export interface Target {

@@ -80,7 +80,8 @@ function targetContainers(pod: PodView): string[] | string {
   if (text === '') return `annotation ${ANNOTATIONS.targetContainers} is missing or blank`;
   const names = text.split(',').map((name) => name.trim());
   if (names.includes('')) return `annotation ${ANNOTATIONS.targetContainers} "${text}" has an empty entry`;
-  if (new Set(names).size !== names.length) return `annotation ${ANNOTATIONS.targetContainers} "${text}" names a container twice`;
+  if (new Set(names).size !== names.length)
+    return `annotation ${ANNOTATIONS.targetContainers} "${text}" names a container twice`;
   return names;
 }
 

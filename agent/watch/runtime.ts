@@ -115,7 +115,11 @@ export function openRuntime(socketPath: string): Runtime {
     'grpc.max_receive_message_length': 64 << 20,
   }) as unknown as RuntimeClient;
 
-  const ask = async <T>(name: Exclude<keyof RuntimeClient & string, keyof grpc.Client | 'GetContainerEvents'>, request: object, shape: z.ZodType<T>): Promise<T> => {
+  const ask = async <T>(
+    name: Exclude<keyof RuntimeClient & string, keyof grpc.Client | 'GetContainerEvents'>,
+    request: object,
+    shape: z.ZodType<T>,
+  ): Promise<T> => {
     const answer = await new Promise<unknown>((resolve, reject) => {
       client[name](request, { deadline: Date.now() + CALL_DEADLINE_MS }, (error, value) =>
         error ? reject(error) : resolve(value),
@@ -156,7 +160,10 @@ function runningContainer(answer: z.infer<typeof containerStatus>): RunningConta
     throw new SnapshotError('CONTAINER_NOT_FOUND', `container ${status.id} is ${status.state}, not running`);
   const verbose = verboseInfo.safeParse(parseJson(info['info'] ?? ''));
   if (!verbose.success)
-    throw new SnapshotError('RUNTIME_UNAVAILABLE', `verbose status of container ${status.id} is not understood: ${z.prettifyError(verbose.error)}`);
+    throw new SnapshotError(
+      'RUNTIME_UNAVAILABLE',
+      `verbose status of container ${status.id} is not understood: ${z.prettifyError(verbose.error)}`,
+    );
   const { pid, runtimeSpec: spec } = verbose.data;
   if (pid <= 0) throw new SnapshotError('CONTAINER_NOT_FOUND', `container ${status.id} has no process any more`);
   const limit = spec.linux?.resources?.memory?.limit;
@@ -181,7 +188,11 @@ function parseJson(text: string): unknown {
   }
 }
 
-function followEvents(client: RuntimeClient, changed: () => void, signal: AbortSignal): Promise<'unsupported' | 'broken' | 'stopped'> {
+function followEvents(
+  client: RuntimeClient,
+  changed: () => void,
+  signal: AbortSignal,
+): Promise<'unsupported' | 'broken' | 'stopped'> {
   return new Promise((resolve) => {
     const stream = client.GetContainerEvents({});
     const stop = () => stream.cancel();
@@ -191,7 +202,9 @@ function followEvents(client: RuntimeClient, changed: () => void, signal: AbortS
     };
     signal.addEventListener('abort', stop, { once: true });
     stream.on('data', changed);
-    stream.on('error', (error: { code?: number }) => end(error.code === grpc.status.UNIMPLEMENTED ? 'unsupported' : 'broken'));
+    stream.on('error', (error: { code?: number }) =>
+      end(error.code === grpc.status.UNIMPLEMENTED ? 'unsupported' : 'broken'),
+    );
     stream.on('end', () => end('broken'));
   });
 }
