@@ -6,11 +6,14 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <signal.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -62,6 +65,14 @@ static void put(const char *role, int turn, const char *text)
 	must(rename(temporary, name) == 0, name);
 }
 
+/* A filter that allows everything; `mark` makes one differ from the other. */
+static void confine(uint32_t mark)
+{
+	struct sock_filter code[] = {BPF_STMT(BPF_LD | BPF_IMM, mark), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+	struct sock_fprog program = {.len = 2, .filter = code};
+	must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0, "seccomp");
+}
+
 int main(int argc, char **argv)
 {
 	must(argc == 4, "usage: criu-workload EXCHANGE MIB PORT");
@@ -88,8 +99,13 @@ int main(int argc, char **argv)
 	signal(SIGUSR1, ask);
 	int child = fork() == 0;
 	const char *role = child ? "child" : "parent";
-	/* The child has 8 MiB of the common memory for itself; both fill memory of their own. */
-	if (child) randomise(memory, 8 * MIB);
+	/* The child has 8 MiB of the common memory for itself and two seccomp filters; both fill memory of their own. */
+	if (child) {
+		randomise(memory, 8 * MIB);
+		must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, "no_new_privs");
+		confine(1);
+		confine(2);
+	}
 	randomise(own, OWN);
 	int turn = 0;
 	for (asked = 1;; usleep(5000)) {

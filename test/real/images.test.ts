@@ -76,6 +76,7 @@ let external: string[];
 let mountPoints: string[];
 let seen: ReturnType<typeof facts>[];
 let pssBefore: number;
+let filters: string[];
 let target: AdmissionTarget;
 let keyFile: string;
 const file = (name: string) => path.join(room.exchange, name);
@@ -111,6 +112,8 @@ beforeAll(async () => {
     .trim()
     .split('\n')
     .map((line) => line.split(' ')[4] ?? '');
+  const asked = ['seccomp', '--pid', String(tree[1]), '--start', startTime(tree[1] ?? 0)];
+  filters = JSON.parse(execFileSync(HELPER, asked, { encoding: 'utf8' })).filters;
   target = {
     recordedMountPoints: mountPoints,
     mountPoints,
@@ -142,6 +145,9 @@ describe('images of a real dump', () => {
         .map((mount) => mount.externalKey)
         .sort(),
     ).toEqual(external.toSorted());
+    const oldest = read.processes[1]?.credentials[0]?.seccompFilter;
+    expect(filters).toHaveLength(2);
+    expect(read.seccompChain(oldest ?? -1)).toEqual(filters);
     expect(read.inventory).toEqual({ imageVersion: 2, lsm: 'none', plugins: [] });
   });
 

@@ -10,46 +10,53 @@ function isNative(mount: ImageMount): boolean {
   return mount.mountPoint === '/dev/shm' && mount.fstype === 'tmpfs';
 }
 
-/** The mount table against the record and the placeholder; nothing but the expected is mounted by CRIU itself. */
-export function mountReasons({ mounts }: Images, target: AdmissionTarget): Reason[] {
-  const reasons: Reason[] = [];
-  const points = new Set(mounts.map((mount) => mount.mountPoint));
+const pointsOf = (mounts: readonly ImageMount[]) => new Set(mounts.map((mount) => mount.mountPoint));
+const outside = (from: ReadonlySet<string>, within: ReadonlySet<string>) => [...from].filter((one) => !within.has(one));
+
+function tableReasons(points: ReadonlySet<string>, target: AdmissionTarget): Reason[] {
   const recorded = new Set(target.recordedMountPoints);
   const offered = new Set(target.mountPoints);
-  const outside = (from: ReadonlySet<string>, within: ReadonlySet<string>) =>
-    [...from].filter((point) => !within.has(point));
-  const mismatch = (code: string, message: string, found: string, wanted: string, advice: string) =>
-    reasons.push({ code, message, found, wanted, advice });
-  const unrecorded = [...outside(points, recorded), ...outside(recorded, points)];
-  if (unrecorded.length > 0) {
-    const message = `the mount table of the images is not the recorded one: ${list(unrecorded)}`;
-    mismatch('MOUNT_UNEXPECTED', message, list(points), list(recorded), FOREIGN);
-  }
+  const differing = [...outside(points, recorded), ...outside(recorded, points)];
   const missing = outside(points, offered);
-  if (missing.length > 0) {
-    const message = `the target container lacks mounts: ${list(missing)}`;
-    mismatch('MOUNT_MISSING', message, list(offered), list(points), SAME_POD);
-  }
+  const unexpected: Reason = {
+    code: 'MOUNT_UNEXPECTED',
+    message: `the mount table of the images is not the recorded one: ${list(differing)}`,
+    found: list(points),
+    wanted: list(recorded),
+    advice: FOREIGN,
+  };
+  const lacking: Reason = {
+    code: 'MOUNT_MISSING',
+    message: `the target container lacks mounts: ${list(missing)}`,
+    found: list(offered),
+    wanted: list(points),
+    advice: SAME_POD,
+  };
+  return [...(differing.length > 0 ? [unexpected] : []), ...(missing.length > 0 ? [lacking] : [])];
+}
+
+/** The mount table against the record and the placeholder; nothing but the expected is mounted by CRIU itself. */
+export function mountReasons({ mounts }: Images, target: AdmissionTarget): Reason[] {
+  const reasons = tableReasons(pointsOf(mounts), target);
   const own = mounts.filter((mount) => (mount.externalKey === undefined && !isNative(mount)) || mount.usesPlugin);
   if (own.length > 0) {
-    const found = list(own.map((mount) => `${mount.mountPoint} (${mount.fstype} of ${mount.source})`));
-    mismatch(
-      'MOUNT_NOT_EXTERNAL',
-      'the images ask CRIU to mount filesystems itself',
-      found,
-      'mounts of the target',
-      FOREIGN,
-    );
+    reasons.push({
+      code: 'MOUNT_NOT_EXTERNAL',
+      message: 'the images ask CRIU to mount filesystems itself',
+      found: list(own.map((mount) => `${mount.mountPoint} (${mount.fstype} of ${mount.source})`)),
+      wanted: 'mounts of the target',
+      advice: FOREIGN,
+    });
   }
-  if (new Set(mounts.map((mount) => mount.namespace)).size > 1) {
-    const found = list(mounts.map((mount) => String(mount.namespace)));
-    mismatch(
-      'MOUNT_NAMESPACES',
-      'the images have several mount namespaces',
-      found,
-      'one',
-      'Do not unshare mounts in the workload.',
-    );
+  const namespaces = new Set(mounts.map((mount) => String(mount.namespace)));
+  if (namespaces.size > 1) {
+    reasons.push({
+      code: 'MOUNT_NAMESPACES',
+      message: 'the images have several mount namespaces',
+      found: list(namespaces),
+      wanted: 'one',
+      advice: 'Do not unshare mounts in the workload.',
+    });
   }
   return reasons;
 }

@@ -1,21 +1,18 @@
-import { open, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { SnapshotError } from '../../errors.ts';
+import { KEPT } from './adoption.ts';
 import { canBeFilled, inheritedAreas, type Memory, readMemory } from './areas.ts';
 import { commonMemory } from './common.ts';
-import { type Image, writeNewImage } from './file.ts';
+import type { Image } from './file.ts';
 import { checkPagesSize, entriesWithout, type Pagemap, presentSegments, readPagemap, type Segment } from './pagemap.ts';
 import { type Process, readProcesses } from './processes.ts';
 import { intersect, lengthOf, merge, type Range, subtract } from './ranges.ts';
+
+export { adoptBulk, finishAdoption } from './adoption.ts';
 
 /**
  * Takes large private memory out of CRIU's images, to be filled in beside CRIU. `planBulk` only reads; the native helper's `bulk-write`
  * then follows the plan's text; `adoptBulk` puts the smaller images in the place of CRIU's.
  */
-
-/** Ending of files that are to take the place of the one without it. */
-const KEPT = '.kept';
-const MARKER = 'adopting';
 
 /** What becomes of one process's images. */
 export interface BulkRewrite {
@@ -121,50 +118,4 @@ export async function planBulk(dir: string, options: BulkOptions): Promise<BulkP
   const sharedBytes = [...shared.values()].reduce((sum, ranges) => sum + lengthOf(ranges), 0);
   const text = lines.map((line) => `${line}\n`).join('');
   return { text, processes: rewrites.map(({ pid }) => pid), movedBytes, sharedBytes, rewrites };
-}
-
-async function sync(file: string): Promise<void> {
-  const handle = await open(file, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-/**
- * After the helper has followed the plan: checks the sizes of the kept pages and puts pages and pagemaps in the place of CRIU's. Nothing
- * is replaced before all new files are complete and on disk; an interruption after that is finished by `finishAdoption`.
- */
-export async function adoptBulk(dir: string, plan: BulkPlan): Promise<void> {
-  for (const { pagesName, pagemapName, pagemap, keptBytes } of plan.rewrites) {
-    const kept = path.join(dir, `${pagesName}${KEPT}`);
-    const { size } = await stat(kept);
-    if (size !== keptBytes)
-      throw new SnapshotError('INTERNAL', `bulk-write kept ${size} bytes in ${kept}, planned were ${keptBytes}`);
-    await sync(kept);
-    const fresh = path.join(dir, `${pagemapName}${KEPT}`);
-    await rm(fresh, { force: true });
-    await writeNewImage(fresh, pagemap);
-  }
-  await sync(dir);
-  await writeFile(path.join(dir, MARKER), '', { mode: 0o600 });
-  await sync(dir);
-  await finishAdoption(dir);
-}
-
-/**
- * Finishes an adoption that was interrupted: true where there was one, and then the bulk file is complete and must not be made again.
- * False where none had begun: plan anew from CRIU's images.
- */
-export async function finishAdoption(dir: string): Promise<boolean> {
-  const names = await readdir(dir);
-  if (!names.includes(MARKER)) return false;
-  for (const name of names.filter((candidate) => candidate.endsWith(KEPT))) {
-    await rename(path.join(dir, name), path.join(dir, name.slice(0, -KEPT.length)));
-  }
-  await sync(dir);
-  await rm(path.join(dir, MARKER));
-  await sync(dir);
-  return true;
 }

@@ -20,7 +20,7 @@ export interface Credentials {
   readonly noNewPrivs: boolean;
   /** 0 none, 1 strict, 2 filter. */
   readonly seccompMode: number;
-  /** Index of the newest filter in seccomp.img; undefined where the mode is not `filter`. */
+  /** Index of the oldest filter in seccomp.img; undefined where the mode is not `filter`. */
   readonly seccompFilter: number | undefined;
   readonly lsmProfile: string | undefined;
 }

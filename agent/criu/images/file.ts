@@ -48,14 +48,13 @@ function magicBytes(kind: ImageKind): Buffer {
   return head;
 }
 
-async function readWhole(handle: FileHandle, path: string, limit: number): Promise<Buffer> {
+async function readFrom(handle: FileHandle, path: string, most: number | undefined): Promise<Buffer> {
   const stat = await handle.stat();
   if (!stat.isFile()) throw corrupt(`${path} is not a regular file`);
-  if (stat.size > limit && limit === MAX_FILE)
+  if (most === undefined && stat.size > MAX_FILE)
     throw corrupt(`${path} has ${stat.size} bytes, more than any image of its kind`);
-  const bytes = Buffer.alloc(Math.min(stat.size, limit));
-  let got = 0;
-  while (got < bytes.length) {
+  const bytes = Buffer.alloc(Math.min(stat.size, most ?? MAX_FILE));
+  for (let got = 0; got < bytes.length; ) {
     const { bytesRead } = await handle.read(bytes, got, bytes.length - got, got);
     if (bytesRead === 0) throw corrupt(`${path} became shorter while it was read`);
     got += bytesRead;
@@ -63,7 +62,8 @@ async function readWhole(handle: FileHandle, path: string, limit: number): Promi
   return bytes;
 }
 
-async function readBytes(path: string, limit: number): Promise<Buffer> {
+/** The file's bytes; only the first `most` of them where that is given. Links and pipes are neither followed nor waited for. */
+async function readBytes(path: string, most?: number): Promise<Buffer> {
   let handle: FileHandle;
   try {
     handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
@@ -71,7 +71,7 @@ async function readBytes(path: string, limit: number): Promise<Buffer> {
     throw new SnapshotError('ARTIFACT_CORRUPT', `CRIU image: ${path} cannot be opened`, { cause: error });
   }
   try {
-    return await readWhole(handle, path, limit);
+    return await readFrom(handle, path, most);
   } finally {
     await handle.close();
   }
@@ -96,7 +96,7 @@ function cutEntries(bytes: Buffer, kind: ImageKind, path: string, most: number):
 
 /** Reads a whole image. Throws ARTIFACT_CORRUPT where it is missing, of another kind, cut off or beyond any sane size. */
 export async function readImage(path: string, kind: ImageKind): Promise<Image> {
-  return { kind, entries: cutEntries(await readBytes(path, MAX_FILE), kind, path, Number.MAX_SAFE_INTEGER) };
+  return { kind, entries: cutEntries(await readBytes(path), kind, path, Number.MAX_SAFE_INTEGER) };
 }
 
 /** Reads the first entry of an image that may carry raw content behind it. Only the first 64 KiB are looked at. */

@@ -97,10 +97,13 @@ export async function readProcesses(dir: string): Promise<Process[]> {
   return processes;
 }
 
-/** The process in which a filter chain is looked up, its filters' code in hex, oldest first. */
+/** A thread's `seccompFilter` → the code of its filters in hex, oldest first. Throws ARTIFACT_CORRUPT for an index that leads nowhere. */
 export type SeccompChains = (index: number) => readonly string[];
 
-/** seccomp.img as a function from a filter's index to its whole chain, oldest first, each in hex. Loops are refused. */
+/**
+ * seccomp.img as a function from a thread's index to its whole chain. The index is that of the oldest filter and the field called
+ * `prev` leads to the next newer one: so CRIU writes them, and in this order it installs them. Loops are refused.
+ */
 export async function readSeccompFilters(dir: string): Promise<SeccompChains> {
   const present = (await readdir(dir)).includes('seccomp.img');
   const message = present
@@ -115,7 +118,7 @@ export async function readSeccompFilters(dir: string): Promise<SeccompChains> {
       if (chain.length >= filters.length) throw corrupt(`seccomp.img: the chain of filter ${index} is a loop`);
       const code = required(bytesOf(filter, 1), filter, 'the code');
       if (code.length % 8 !== 0) throw corrupt(`seccomp.img: filter ${at} has ${code.length} bytes`);
-      chain.unshift(Buffer.from(code).toString('hex'));
+      chain.push(Buffer.from(code).toString('hex'));
       at = uint(filter, 2);
     }
     return chain;
