@@ -132,7 +132,7 @@ async function sweepEntry(context: Context, scene: Scene, name: string): Promise
   if (aside !== null)
     return await sweepAside(context, scene, { path, operation: aside[1] ?? '', version: aside[2] ?? '' });
   if (UUID.test(name)) return await sweepStaged(context, scene, name);
-  const [stem = '', ending] = [name.slice(0, 36), name.slice(36)];
+  const [stem, ending] = [name.slice(0, 36), name.slice(36)];
   if (UUID.test(stem) && ending === '.trash') {
     if (await removeTree(path, context.budget))
       note(context, path, 'removed', 'claimed for removal by an agent that did not finish');
