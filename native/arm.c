@@ -14,12 +14,12 @@
 
 enum { ANSWER_LIMIT_MS = 1000 };
 
-/* Whether the target has the arming signal blocked, as a standby does as soon as it waits. Nobody else may be sent it. */
+/* Whether the target catches the arming signal, as a standby does once it is ready for it. It would end anybody else. */
 static bool is_waiting(const struct target *target) {
     char status[8192];
     if (target_read(target, "status", status, sizeof status) < 0)
         return false;
-    const char *line = strstr(status, "\nSigBlk:\t");
+    const char *line = strstr(status, "\nSigCgt:\t");
     return line != NULL && (strtoull(line + 9, NULL, 16) >> (ARMING_SIGNAL - 1) & 1) != 0;
 }
 

@@ -40,15 +40,20 @@ static uint64_t scan_range(int memory, uint64_t begin, uint64_t end, size_t *bud
     return 0;
 }
 
+/* Opens the memory or the maps of one thread: those of the process are empty once its main thread has ended. */
+static int open_of_thread(const struct target *target, pid_t thread, const char *name) {
+    char path[48];
+    snprintf(path, sizeof path, "task/%d/%s", thread, name);
+    return openat(target->procdir, path, O_RDONLY | O_CLOEXEC);
+}
+
 /*
  * The address of some syscall instruction that the target may execute, or 0. Any two such bytes will do, even inside another
- * instruction, because exit_group does not come back. Nothing is written into its memory.
+ * instruction, because exit_group does not come back. Nothing is written into its memory. Takes over MAPS_DESCRIPTOR.
  */
-static uint64_t find_syscall(const struct target *target) {
-    cleanup_close int memory = openat(target->procdir, "mem", O_RDONLY | O_CLOEXEC);
-    int maps_descriptor = openat(target->procdir, "maps", O_RDONLY | O_CLOEXEC);
+static uint64_t find_syscall(int memory, int maps_descriptor) {
     cleanup_file FILE *maps = maps_descriptor < 0 ? NULL : fdopen(maps_descriptor, "r");
-    if (memory < 0 || maps == NULL)
+    if (maps == NULL)
         return 0;
     cleanup_free char *line = NULL;
     size_t size = 0, budget = SCAN_LIMIT;
@@ -68,13 +73,15 @@ static uint64_t find_syscall(const struct target *target) {
 }
 
 /* The instruction before the stopped thread's next one, when it is a syscall; else any other of the target. 0: none. */
-static uint64_t choose_instruction(const struct target *target, uint64_t rip) {
+static uint64_t choose_instruction(const struct target *target, pid_t thread, uint64_t rip) {
     unsigned char before[2];
-    cleanup_close int memory = openat(target->procdir, "mem", O_RDONLY | O_CLOEXEC);
-    if (memory >= 0 && pread(memory, before, sizeof before, (off_t)(rip - 2)) == (ssize_t)sizeof before &&
+    cleanup_close int memory = open_of_thread(target, thread, "mem");
+    if (memory < 0)
+        return 0;
+    if (pread(memory, before, sizeof before, (off_t)(rip - 2)) == (ssize_t)sizeof before &&
         memcmp(before, syscall_instruction, sizeof before) == 0)
         return rip - 2;
-    return find_syscall(target);
+    return find_syscall(memory, open_of_thread(target, thread, "maps"));
 }
 
 /* Points the stopped thread at exit_group(CODE). Returns 0 or -1 with errno; on failure its registers are untouched. */
@@ -86,7 +93,7 @@ static int redirect(const struct target *target, pid_t thread, int code) {
     errno = EOPNOTSUPP; /* a 32-bit program: other registers, other numbers */
     if (vector.iov_len != sizeof registers || registers.cs != USER_CODE_64)
         return -1;
-    uint64_t instruction = choose_instruction(target, registers.rip);
+    uint64_t instruction = choose_instruction(target, thread, registers.rip);
     errno = ENOEXEC;
     if (instruction == 0)
         return -1;

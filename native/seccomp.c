@@ -5,37 +5,34 @@
 
 #include <errno.h>
 #include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <string.h>
 #include <sys/ptrace.h>
 
 /* What the kernel allows along one path: 32768 instructions, each filter counted with four more. */
 enum { FILTER_LIMIT = 32768 / 5, STOP_LIMIT_MS = 2000 };
 
-/* The filter INDEX of the stopped thread. Returns its number of instructions, 0 when there is none, or -1 with errno. */
+/* The filter INDEX of the stopped thread; 0 is the oldest (ptrace(2) says the newest, the kernel does otherwise). Returns its number of instructions, 0 when there is none, or -1 with errno. */
 static long read_filter(pid_t thread, unsigned long index, struct sock_filter *filter) {
     long count = ptrace(PTRACE_SECCOMP_GET_FILTER, thread, (void *)index, filter);
     return count < 0 && errno == ENOENT ? 0 : count;
 }
 
-/* Prints the filters of the stopped thread, oldest first; the kernel counts from the newest. Returns 0, or 1 after reporting. */
+/* Prints mode and filters of the stopped thread, oldest first. Returns 0, or 1 after reporting. */
 static int print_filters(pid_t thread, uint64_t mode) {
     static struct sock_filter filter[BPF_MAXINSNS];
-    unsigned long count = 0;
-    long length = 0;
-    while (mode == 2 && count < FILTER_LIMIT && (length = read_filter(thread, count, filter)) > 0)
-        count++;
-    if (length < 0)
-        return fail("PTRACE_SECCOMP_GET_FILTER", "filter count", errno);
     printf("{\"mode\":%llu,\"filters\":[", (unsigned long long)mode);
-    for (unsigned long index = count; index-- > 0;) {
-        length = read_filter(thread, index, filter);
-        if (length <= 0)
-            return fail("PTRACE_SECCOMP_GET_FILTER", "filter", length < 0 ? errno : ENOENT);
-        fputc('"', stdout);
+    for (unsigned long index = 0; mode == SECCOMP_MODE_FILTER && index < FILTER_LIMIT; index++) {
+        long length = read_filter(thread, index, filter);
+        if (length < 0)
+            return fail("PTRACE_SECCOMP_GET_FILTER", "filter", errno);
+        if (length == 0)
+            break;
+        fputs(index > 0 ? ",\"" : "\"", stdout);
         const unsigned char *bytes = (const unsigned char *)filter;
         for (size_t i = 0; i < (size_t)length * sizeof *filter; i++)
             printf("%02x", bytes[i]);
-        fputs(index > 0 ? "\"," : "\"", stdout);
+        fputc('"', stdout);
     }
     puts("]}");
     return 0;

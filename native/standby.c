@@ -83,6 +83,11 @@ static void take(struct standby *standby, const siginfo_t *info) {
         exit(128 + signal);
 }
 
+/* See main. */
+static void never_called(int number) {
+    (void)number;
+}
+
 int main(void) {
     static struct standby standby;
     const uint64_t every_signal = UINT64_MAX;
@@ -90,6 +95,8 @@ int main(void) {
     /* By raw calls: the library keeps signals 32 and 33 for itself and would leave them out of the mask. */
     if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, &every_signal, NULL, KERNEL_MASK_BYTES) != 0)
         return perror("snapshot-standby: blocking signals"), 1;
+    /* Never called, because all is blocked; it only shows in /proc, where `arm` looks for it, that this program is ready. */
+    signal(ARMING_SIGNAL, never_called);
     /* An ignored SIGCHLD, inherited from whoever started this program, would make the kernel reap instead. */
     signal(SIGCHLD, SIG_DFL);
     if (getpid() != 1 && prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)

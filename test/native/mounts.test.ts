@@ -41,8 +41,8 @@ function mountsAt(pid: number, point: string): Mount[] {
 
 /** What a program in the agent's namespace reads. */
 const read = (agent: { prefix: string[] }, path: string) => {
-  const [program = '', ...args] = [...agent.prefix, 'cat', path];
-  return execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+  const enter = [...agent.prefix.slice(1), 'cat', path];
+  return execFileSync('nsenter', enter, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
 };
 
 let agent: Awaited<ReturnType<typeof startAgent>>;

@@ -8,20 +8,20 @@ import { expect } from 'vitest';
 const builtAt = resolve(process.env['SNAPSHOT_NATIVE_DIR'] ?? 'native/build');
 export const helperPath = join(builtAt, 'snapshot-helper');
 export const standbyPath = join(builtAt, 'snapshot-standby');
-const environment = { ...process.env, ASAN_OPTIONS: 'detect_leaks=0' };
+const environment = { PATH: process.env['PATH'], ASAN_OPTIONS: 'detect_leaks=0' };
 
 const children: ChildProcess[] = [];
 const directories: string[] = [];
 
 /** Ends every process and removes every directory that the tests of a file made. */
 export async function tidyUp(): Promise<void> {
-  for (const child of children.splice(0)) {
+  const running = children.splice(0).filter((child) => child.exitCode === null && child.signalCode === null);
+  const ends = running.map((child) => new Promise((done) => child.once('exit', done)));
+  for (const child of running) {
     killBelow(child.pid ?? 0);
-    if (child.exitCode === null && child.signalCode === null) {
-      child.kill('SIGKILL');
-      await new Promise((done) => child.once('exit', done));
-    }
+    child.kill('SIGKILL');
   }
+  await Promise.all(ends);
   for (const directory of directories.splice(0)) rmSync(directory, { recursive: true, force: true });
 }
 
@@ -109,7 +109,7 @@ export async function start(argv: readonly string[], options: StartOptions = {})
   const [program = '', ...args] = argv;
   const child = spawn(program, args, {
     env: { ...environment, ...options.env },
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', 'pipe', 'ignore'],
     ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
   });
   children.push(child);

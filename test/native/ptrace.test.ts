@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { afterAll, describe, expect, test } from 'vitest';
-import { failure, type Subject, start, startSubject, statusOf, tidyUp, until, verb } from './programs.ts';
+import { childrenOf, failure, type Subject, start, startSubject, statusOf, tidyUp, until, verb } from './programs.ts';
 
 afterAll(tidyUp);
 
@@ -119,9 +119,10 @@ describe('inject-exit', () => {
 
   test('ends a shell that waits for a child', async () => {
     const subject = await start(['sh', '-c', 'sleep 1000; exit 1']);
-    await until(() => statusOf(subject.pid, 'State').startsWith('S'));
+    const child = await until(() => statusOf(subject.pid, 'State').startsWith('S') && childrenOf(subject.pid)[0]);
     expect(await inject(subject, 44)).toEqual({ injected: 44 });
     expect(await subject.ended).toEqual({ code: 44, signal: null });
+    process.kill(child, 'SIGKILL');
   });
 
   test('ends all threads', async () => {
