@@ -219,10 +219,13 @@ static int store_file(struct archive_writer *writer, const struct archive_file *
         for (size_t i = 0; i < buffers->extent_count; i++)
             archive_entry_sparse_add_entry(writer->entry, buffers->extents[i].offset, buffers->extents[i].length);
         if (buffers->extent_count == 0)
-            archive_entry_sparse_add_entry(writer->entry, 0, 0);
+            archive_entry_sparse_add_entry(writer->entry, size, 0);
     }
     if (archive_write_header(writer->tar, writer->entry) != ARCHIVE_OK)
         return fail_archive(writer, "write header", file->path);
+    /* The map of the holes goes out with the first data, so a file that is one hole needs a write of nothing. */
+    if (archive_write_data(writer->tar, buffers->data, 0) != 0)
+        return fail_archive(writer, "write", file->path);
     off_t at = 0;
     for (size_t i = 0; i < buffers->extent_count; i++) {
         if (store_hole(writer, file->path, buffers->extents[i].offset - at) != 0 ||
