@@ -89,6 +89,12 @@ const NETWORK: readonly Row[] = [
     advice: 'A defect of the agent: report it with the log.',
   },
   {
+    pattern: /External socket is used/,
+    code: 'UNIX_SOCKET_OUTSIDE',
+    explanation: 'a unix socket is connected to a process outside of the container (a host log or daemon socket)',
+    advice: 'Close the connection before the checkpoint, or do not mount the socket into the container.',
+  },
+  {
     pattern: /In-flight connection/,
     code: 'TCP_IN_FLIGHT',
     explanation: 'a connection was waiting to be accepted',
@@ -134,7 +140,7 @@ const TASKS: readonly Row[] = [
     advice: 'Try again when the workload is quiet.',
   },
   {
-    pattern: /Don't have tty to inherit session from|Found (slave|dangling) tty|tty: Found .* without (a )?peer/,
+    pattern: /Don't have tty to inherit session from|Found slave peer \d+ without correspond master peer/,
     code: 'TTY_MISSING',
     explanation: 'the workload has a terminal that the target does not offer',
     advice: 'Source and target must both have `tty: true`, or neither.',

@@ -96,7 +96,7 @@ function inside(room: CriuRoom, argv: readonly string[]): string[] {
 }
 
 /** Runs a program in the room and waits; throws with its output where it fails. */
-export function runInside(room: CriuRoom, argv: readonly string[]): string {
+function runInside(room: CriuRoom, argv: readonly string[]): string {
   const done = spawnSync('nsenter', inside(room, argv), { encoding: 'utf8', timeout: 120_000 });
   if (done.status !== 0) throw new Error(`${argv.join(' ')}: exit ${done.status}\n${done.stdout}${done.stderr}`);
   return done.stdout;

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { diagnose } from '../../agent/criu/diagnosis.ts';
 import { type AdmissionTarget, admissionProblems, type Images, readImages } from '../../agent/criu/images/admission.ts';
-import { adoptBulk, finishAdoption, planBulk } from '../../agent/criu/images/bulk.ts';
+import { adoptBulk, planBulk } from '../../agent/criu/images/bulk.ts';
 import { checkPages } from '../../agent/criu/images/pagemap.ts';
 import { rewriteSockets } from '../../agent/criu/images/socket-rewrite.ts';
 import { readInetSockets } from '../../agent/criu/images/sockets.ts';
@@ -139,12 +139,7 @@ describe('images of a real dump', () => {
     expect(read.processes.map(({ ppid }) => ppid)).toEqual([0, 1]);
     expect(fromImages(read)).toEqual(seen);
     expect(read.mounts.map((mount) => mount.mountPoint).sort()).toEqual(mountPoints.toSorted());
-    expect(
-      read.mounts
-        .filter((mount) => mount.externalKey !== undefined)
-        .map((mount) => mount.externalKey)
-        .sort(),
-    ).toEqual(external.toSorted());
+    expect(read.mounts.flatMap((mount) => mount.externalKey ?? []).sort()).toEqual(external.toSorted());
     const oldest = read.processes[1]?.credentials[0]?.seccompFilter;
     expect(filters).toHaveLength(2);
     expect(read.seccompChain(oldest ?? -1)).toEqual(filters);
@@ -223,7 +218,6 @@ describe('memory that goes round CRIU', () => {
     expect(moved).toMatchObject({ bytes: 2 * 16 * MIB, zeroBytes: 2 * 16 * MIB });
     await adoptBulk(images, plan);
     await checkPages(images);
-    expect(await finishAdoption(images)).toBe(false);
     expect(statSync(path.join(images, 'pages-1.img')).size).toBeLessThan(57 * MIB);
     expect((await planBulk(images, { minRangeBytes: 4 * MIB })).text).toBe('');
     expect(admissionProblems(await readImages(images), target)).toEqual([]);

@@ -52,6 +52,10 @@ export function privilegeReasons(images: Images, target: AdmissionTarget): Reaso
   return reasons;
 }
 
+/** AppArmor's label without its mode, as CRIU writes it, which also leaves out `unconfined`. */
+const plainLabel = (label: string | undefined) =>
+  label?.replace(/ \((enforce|complain|kill|mixed|prompt|unconfined)\)$/, '');
+
 /** Seccomp filters and the label of the security module. */
 export function confinementReasons(images: Images, target: AdmissionTarget): Reason[] {
   const threads = threadsOf(images);
@@ -73,14 +77,17 @@ export function confinementReasons(images: Images, target: AdmissionTarget): Rea
       advice: 'Give the target pod the seccomp profile of the source.',
     });
   }
+  const label = plainLabel(target.lsmLabel);
   const other =
-    target.lsmLabel === undefined ? [] : threads.filter(({ thread }) => thread.lsmProfile !== target.lsmLabel);
+    label === undefined
+      ? []
+      : threads.filter(({ thread }) => (plainLabel(thread.lsmProfile) ?? 'unconfined') !== label);
   if (other.length > 0) {
     reasons.push({
       code: 'LSM_LABEL_DIFFERS',
       message: `${named(other)}: another security label than the target container`,
       found: list(other.map(({ thread }) => thread.lsmProfile ?? 'none')),
-      wanted: target.lsmLabel ?? '',
+      wanted: label ?? '',
       advice: 'Give the target pod the AppArmor profile or SELinux label of the source.',
     });
   }

@@ -7,7 +7,7 @@ import { checkPagesSize, entriesWithout, type Pagemap, presentSegments, readPage
 import { type Process, readProcesses } from './processes.ts';
 import { intersect, lengthOf, merge, type Range, subtract } from './ranges.ts';
 
-export { adoptBulk, finishAdoption } from './adoption.ts';
+export { adoptBulk } from './adoption.ts';
 
 /**
  * Takes large private memory out of CRIU's images, to be filled in beside CRIU. `planBulk` only reads; the native helper's `bulk-write`
@@ -15,7 +15,7 @@ export { adoptBulk, finishAdoption } from './adoption.ts';
  */
 
 /** What becomes of one process's images. */
-export interface BulkRewrite {
+interface BulkRewrite {
   readonly pid: number;
   readonly pagemapName: string;
   readonly pagesName: string;

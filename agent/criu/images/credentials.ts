@@ -25,7 +25,7 @@ export interface Credentials {
   readonly lsmProfile: string | undefined;
 }
 
-export interface CapabilitySets {
+interface CapabilitySets {
   readonly inheritable: bigint;
   readonly permitted: bigint;
   readonly effective: bigint;

@@ -15,7 +15,7 @@ const PRESENT = 4;
 const ADDRESS_END = 2 ** 57;
 
 /** A pagemap entry. `present`: its pages are in the pages image at `offset`; otherwise `offset` is where the next ones begin. */
-export interface PagemapEntry extends Range {
+interface PagemapEntry extends Range {
   readonly present: boolean;
   readonly offset: number;
   readonly message: Message;
@@ -116,7 +116,7 @@ function partOf(entry: PagemapEntry, part: Range): Uint8Array {
 }
 
 /** The names of all pagemap images, of processes and of shared memory. */
-export async function pagemapNames(dir: string): Promise<string[]> {
+async function pagemapNames(dir: string): Promise<string[]> {
   return (await readdir(dir)).filter((name) => /^pagemap-(shmem-)?\d{1,20}\.img$/.test(name)).sort();
 }
 

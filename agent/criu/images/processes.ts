@@ -4,7 +4,7 @@ import { type Credentials, readCredentials } from './credentials.ts';
 import { readImage, readOnlyEntry } from './file.ts';
 import { bytesOf, corrupt, inner, inners, type Message, parseMessage, required, text, uint, uints } from './wire.ts';
 
-export type ProcessState = 'alive' | 'dead' | 'stopped' | 'zombie';
+type ProcessState = 'alive' | 'dead' | 'stopped' | 'zombie';
 
 /** CRIU's task states. Others (helpers, undefined) CRIU makes itself and never writes. */
 const STATES: ReadonlyMap<number, ProcessState> = new Map([

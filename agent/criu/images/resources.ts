@@ -24,6 +24,8 @@ const CAP_NET_RAW = 13;
 const CAP_SYS_ADMIN = 21;
 
 const SOCK_RAW = 3;
+/** CRIU's mark of a socket whose other end is outside of the images. */
+const EXTERNAL_UNIX = 1;
 const S_IFMT = 0o170000;
 const DEVICES = new Set([0o020000, 0o060000]);
 
@@ -53,6 +55,8 @@ function lookAtFile(file: Message, ttys: ReadonlyMap<number, string>, found: Fou
   const tty = inner(file, 19, 'terminal');
   const key = tty === undefined ? undefined : ttys.get(uint(tty, 2) ?? -1);
   if (key !== undefined) found.externalKeys.push(key);
+  const unix = inner(file, 16, 'unix socket');
+  if (unix !== undefined && (uint(unix, 6) ?? 0) & EXTERNAL_UNIX) found.externalKeys.push(`unix[${uint(unix, 2)}]`);
   const inet = inner(file, 4, 'inet socket');
   if (inet !== undefined && uint(inet, 4) === SOCK_RAW)
     found.privileged.push({ what: 'a raw socket', capability: CAP_NET_RAW });

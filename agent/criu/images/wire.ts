@@ -7,7 +7,7 @@ import { SnapshotError } from '../../errors.ts';
  */
 
 /** One field as it stands on the wire. `bits` holds wire types 0, 1 and 5; `payload` wire type 2; `raw` the tag too. */
-export interface Field {
+interface Field {
   readonly number: number;
   readonly wire: 0 | 1 | 2 | 5;
   readonly bits: bigint;
@@ -124,6 +124,7 @@ export function sint(message: Message, number: number): number | undefined {
   return value === undefined ? undefined : Number(BigInt.asIntN(32, (value >> 1n) ^ -(value & 1n)));
 }
 
+/** The value of a field that must be there; `field` says in the error which one it was. */
 export function required<T>(value: T | undefined, message: Message, field: string): T {
   if (value === undefined) throw corrupt(`${message.name}: ${field} is missing`);
   return value;

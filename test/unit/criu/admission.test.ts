@@ -99,6 +99,8 @@ describe('admissionProblems', () => {
 
   it('wants the label of the target where it has one', async () => {
     expect(await codes(one({ lsm: 'docker-default' }), { lsmLabel: 'docker-default' })).toEqual([]);
+    expect(await codes(one({ lsm: 'docker-default' }), { lsmLabel: 'docker-default (enforce)' })).toEqual([]);
+    expect(await codes(one({}), { lsmLabel: 'unconfined' })).toEqual([]);
     expect(await codes(one({ lsm: 'unconfined' }), { lsmLabel: 'docker-default' })).toEqual(['LSM_LABEL_DIFFERS']);
   });
 
@@ -149,6 +151,12 @@ describe('admissionProblems', () => {
           socketEntry({ id: 1, type: 3, source: [[0, 0, 0, 0], 0], peer: [[0, 0, 0, 0], 0] }),
         ]),
       'PRIVILEGED_DESCRIPTOR',
+    ],
+    [
+      'one end of a unix socket',
+      (dir: string) =>
+        put(dir, 'files.img', 'files', [message([1, 5], [2, 3], [16, message([1, 3], [2, 77], [6, 1])])]),
+      'EXTERNAL_UNKNOWN',
     ],
     [
       'a packet socket',

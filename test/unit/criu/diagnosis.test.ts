@@ -48,6 +48,10 @@ const SEEN: [string, string][] = [
   ["Error (criu/proc_parse.c:1): Can't handle non-regular mapping on 9's map", 'DEVICE_MAPPED'],
   ['Error (criu/x.c:1): A session leader of 9(9) is outside of its pid namespace', 'SESSION_OUTSIDE'],
   ['Error (criu/kerndat.c:1): kerndat_tcp_repair failed when initializing kerndat.', 'LOOPBACK_DOWN'],
+  [
+    'Error (criu/sk-unix.c:1): unix: External socket is used. Consider using --ext-unix-sk option.',
+    'UNIX_SOCKET_OUTSIDE',
+  ],
   ['Error (criu/sk-inet.c:1): In-flight connection (l) for 12', 'TCP_IN_FLIGHT'],
   ['Error (criu/sk-inet.c:1): Connected TCP socket, consider using --tcp-established option.', 'TCP_CONNECTED'],
 ];

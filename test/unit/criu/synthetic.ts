@@ -1,6 +1,7 @@
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { afterAll } from 'vitest';
 import { bytesField, numberField } from '../../../agent/criu/images/edit.ts';
 import { encodeImage, type ImageKind } from '../../../agent/criu/images/file.ts';
 
@@ -17,21 +18,29 @@ export function message(...fields: [number, number | bigint | string | Uint8Arra
   );
 }
 
+const made: string[] = [];
+afterAll(() => {
+  for (const dir of made) rmSync(dir, { recursive: true, force: true });
+});
+
+/** An empty directory, removed after the test file. */
 export function makeDir(): string {
-  return mkdtempSync(path.join(tmpdir(), 'criu-images-'));
+  const dir = mkdtempSync(path.join(tmpdir(), 'criu-images-'));
+  made.push(dir);
+  return dir;
 }
 
 export function put(dir: string, name: string, kind: ImageKind, entries: readonly Uint8Array[]): void {
   writeFileSync(path.join(dir, name), encodeImage({ kind, entries }));
 }
 
-export interface Caps {
+interface Caps {
   readonly bounding?: number;
   readonly effective?: number;
   readonly ambient?: number;
 }
 
-export interface Thread {
+interface Thread {
   readonly caps?: Caps;
   readonly noNewPrivs?: boolean;
   readonly seccomp?: number;
