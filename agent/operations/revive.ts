@@ -8,6 +8,7 @@ import { readTree } from '../container/tree.ts';
 import { admissionProblems, readImages } from '../criu/images/admission.ts';
 import { readProcesses } from '../criu/images/processes.ts';
 import { rewriteSockets } from '../criu/images/socket-rewrite.ts';
+import { rearmTimers } from '../criu/images/timers.ts';
 import { NETWORK_KEY } from '../criu/options.ts';
 import { restore } from '../criu/run.ts';
 import { SnapshotError } from '../errors.ts';
@@ -144,6 +145,7 @@ export async function revive(
 ): Promise<Revived> {
   const { record } = artifact;
   const { config, native } = context;
+  await rearmTimers(images.criu);
   await rewriteSockets(images.criu, { sourceIps: record.source.podIps, targetIps: [...target.podIps] });
   const { fds, inherited } = handedDescriptors(record.process.stdio, record.process.tty);
   const rootPath = join(target.workDir, 'root');
