@@ -86,6 +86,8 @@ int main(int argc, char **argv)
 	int listener = socket(AF_INET, SOCK_STREAM, 0), near = socket(AF_INET, SOCK_STREAM, 0);
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t length = sizeof(address);
+	/* 127.0.0.2 plays the pod's own address: every address of 127/8 is there, so another can play the target's. */
+	address.sin_addr.s_addr = htonl(0x7f000002);
 	must(bind(listener, (void *)&address, sizeof(address)) == 0 && listen(listener, 4) == 0, "listen");
 	getsockname(listener, (void *)&address, &length);
 	must(connect(near, (void *)&address, sizeof(address)) == 0, "connect");
@@ -93,6 +95,7 @@ int main(int argc, char **argv)
 	must(far >= 0, "accept");
 
 	int outside = socket(AF_INET, SOCK_STREAM, 0);
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	address.sin_port = htons((uint16_t)strtoul(argv[3], NULL, 10));
 	must(connect(outside, (void *)&address, sizeof(address)) == 0, "connect outside");
 

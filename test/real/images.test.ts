@@ -1,7 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { closeSync, existsSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, createServer, type Server } from 'node:net';
+import { type AddressInfo, connect, createServer, type Server } from 'node:net';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { diagnose } from '../../agent/criu/diagnosis.ts';
@@ -183,15 +184,18 @@ describe('images of a real dump', () => {
     expect(stats.frozenSeconds).toBeLessThan(60);
   });
 
-  it('lose only the connection whose other end is outside', async () => {
+  it('lose only the connection whose other end is outside, and move with the own address', async () => {
     const before = await readInetSockets(images);
     expect(before.filter((socket) => socket.state === 1)).toHaveLength(3);
-    const changes = await rewriteSockets(images, { sourceIps: ['10.9.9.9'], targetIps: ['10.9.9.10'] });
-    expect(changes.map(({ action, peer }) => [action, peer])).toEqual([
+    const changes = await rewriteSockets(images, { sourceIps: ['127.0.0.2'], targetIps: ['127.0.0.3'] });
+    expect(changes.map(({ action, peer }) => [action, peer]).filter(([action]) => action === 'closed')).toEqual([
       ['closed', { address: '127.0.0.1', port: (server.address() as AddressInfo).port }],
     ]);
+    expect(changes.filter(({ action }) => action === 'moved')).toHaveLength(3);
     const after = await readInetSockets(images);
     expect(after.filter((socket) => socket.state === 1)).toHaveLength(2);
+    const addresses = after.flatMap(({ source, peer }) => [source.address, peer.address]);
+    expect([addresses.includes('127.0.0.2'), addresses.includes('127.0.0.3')]).toEqual([false, true]);
     expect(await rewriteSockets(images, { sourceIps: [], targetIps: [] })).toEqual([]);
   });
 });
@@ -242,6 +246,16 @@ describe('memory that goes round CRIU', () => {
       expect(after?.[1]).toBe(role === 'parent' ? 'hello' : '-');
       expect([before?.[2], after?.[2]]).toEqual(['open', 'closed']);
     }
+  });
+
+  it('listens at the new address', async () => {
+    const listening = (await readInetSockets(images)).find((socket) => socket.state === 10);
+    expect(listening?.source.address).toBe('127.0.0.3');
+    const connection = connect(listening?.source.port ?? 0, '127.0.0.3');
+    await once(connection, 'connect');
+    connection.destroy();
+    const former = connect(listening?.source.port ?? 0, '127.0.0.2');
+    await expect(once(former, 'connect')).rejects.toThrow('ECONNREFUSED');
   });
 
   it('is still shared by parent and child where it was, and zeros cost nothing', async () => {
