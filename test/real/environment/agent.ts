@@ -58,7 +58,7 @@ async function preload(): Promise<string> {
 }
 
 /** Environment variables that CRIU needs on this machine, beyond what it needs on every machine. */
-export function criuEnvironment(): Record<string, string> {
+function criuEnvironment(): Record<string, string> {
   return lacksSysResource() ? { LD_PRELOAD: PRELOAD_PATH } : {};
 }
 
@@ -111,7 +111,7 @@ async function enterArguments(place: AgentPlace, request: AgentRequest, program:
 }
 
 /** A directory with the same path on this machine and in every agent environment of the cluster, for sockets and such. */
-export function sharedDirectory(place: AgentPlace): string {
+function sharedDirectory(place: AgentPlace): string {
   return join(place.directory, 'shared');
 }
 

@@ -36,13 +36,6 @@ export function processes(): ProcessView[] {
     .filter((one) => one !== undefined);
 }
 
-/** Processes that name `text` on their command line or among their cgroups. */
-export function processesOf(text: string): ProcessView[] {
-  return processes().filter(
-    (one) => one.pid !== process.pid && (one.command.includes(text) || one.cgroups.includes(text)),
-  );
-}
-
 /** The inode that names a namespace of a process, such as `net:[4026531840]`. */
 export function namespaceOf(
   pid: number,
