@@ -167,7 +167,7 @@ def conflict():
 
 
 def describe(path, status, names):
-    found = {'path': path.decode('latin-1'), 'mode': oct(status.st_mode), 'owner': [status.st_uid, status.st_gid], 'mtime': status.st_mtime_ns,
+    found = {'path': path.decode('latin-1'), 'mode': oct(status.st_mode), 'owner': [status.st_uid, status.st_gid], 'mtime': str(status.st_mtime_ns),
              'xattrs': {name: os.getxattr(at(path), name, follow_symlinks=False).hex()
                         for name in sorted(os.listxattr(at(path), follow_symlinks=False))}}
     if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
