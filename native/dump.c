@@ -48,7 +48,7 @@ int verb_dump(int argc, char **argv) {
         return result;
     if (program.count == 0 || join_listed(NULL, join) != 0)
         return usage_error(specs, hint, "needs a program, and --join of ipc and uts");
-    if (die_with_parent(parent) != 0)
+    if (die_with_parent(parent) != 0 || keep_standard_only() != 0)
         return EXIT_FAILED;
     cleanup_target struct target target = TARGET_NONE;
     if (target_open_options(&target, &options) != 0 || join_listed(&target, join) != 0 || target_alive(&target) != 0)

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <linux/close_range.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -15,6 +16,10 @@ int die_with_parent(pid_t parent) {
     if (getppid() != parent)
         return fail_code(NULL, "prctl", "PR_SET_PDEATHSIG", 0, "the parent has ended");
     return 0;
+}
+
+int keep_standard_only(void) {
+    return close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) == 0 ? 0 : fail("close_range", "descriptors", errno);
 }
 
 int execute(char **argv) {

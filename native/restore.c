@@ -171,7 +171,7 @@ static int run_child(const struct restore *restore) {
         fail("mount", "/proc", errno);
         return EXIT_BEFORE_PROGRAM;
     }
-    if (attach_tree(restore) != 0)
+    if (attach_tree(restore) != 0 || keep_standard_only() != 0)
         return EXIT_BEFORE_PROGRAM;
     for (size_t i = 0; i < restore->handed_count; i++)
         if (dup2(restore->handed[i].descriptor, restore->handed[i].number) < 0) {

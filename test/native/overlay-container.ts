@@ -1,14 +1,12 @@
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { scratch, start, until } from './programs.ts';
+import { type Subject, scratch, start, until } from './programs.ts';
 
 const treeProgram = resolve('test/native/overlay-tree.py');
 
 /** A process that is PID 1 of its own PID and mount namespaces, with an overlay as its root. */
-export interface OverlayContainer {
-  readonly target: string[];
-  readonly pid: number;
+export interface OverlayContainer extends Subject {
   /** Its merged tree, seen from outside. */
   readonly root: string;
   readonly upper: string;
@@ -24,10 +22,23 @@ export function lowerLayer(): string {
   return lower;
 }
 
-/** Starts a container over a lower layer. `options`: of the overlay mount; `setup`: shell, inside, before it is ready. */
+export interface OverlayOptions {
+  /** Of the overlay mount, with the comma before them. */
+  readonly options?: string;
+  /** Shell, inside, before it is ready. */
+  readonly setup?: string;
+  /** Shell, before any namespace is made. */
+  readonly before?: string;
+  /** More namespaces: options of unshare. */
+  readonly unshare?: readonly string[];
+  /** A program that runs the rest as its only child. */
+  readonly prefix?: readonly string[];
+}
+
+/** Starts a container over a lower layer. */
 export async function startOverlay(
   lower: string,
-  { options = '', setup = '' }: { options?: string; setup?: string } = {},
+  { options = '', setup = '', before = '', unshare = [], prefix = [] }: OverlayOptions = {},
 ): Promise<OverlayContainer> {
   const host = scratch();
   const script = `
@@ -38,12 +49,11 @@ export async function startOverlay(
       busybox umount -l /old
       ${setup}
       exec /bin/busybox sleep 1000000'`;
-  const started = await start(['unshare', '-m', '-p', '-f', '--propagation', 'private', 'sh', '-ec', script], {
-    generation: 1,
-    comm: 'busybox',
-  });
+  const namespaces = ['unshare', '-m', '-p', '-f', '--propagation', 'private', ...unshare];
+  const argv = [...prefix, 'sh', '-ec', `${before}\nexec "$@"`, 'sh', ...namespaces, 'sh', '-ec', script];
+  const started = await start(argv, { generation: prefix.length > 0 ? 2 : 1, comm: 'busybox' });
   await until(() => readFileSync(`/proc/${started.pid}/cmdline`, 'utf8').split('\0')[1] === 'sleep');
-  return { pid: started.pid, target: started.target, root: `/proc/${started.pid}/root`, upper: join(host, 'upper') };
+  return { ...started, root: `/proc/${started.pid}/root`, upper: join(host, 'upper') };
 }
 
 /** Runs overlay-tree.py on a directory. `show`: one JSON object per file, in order of their paths. */
