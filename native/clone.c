@@ -45,10 +45,8 @@ static int create_last(int root, const char *path, int flags) {
     cleanup_close int parent = open_in_root(root, parent_name, O_PATH | O_DIRECTORY);
     if (parent < 0)
         return fail_open("open", parent_name, errno);
-    if ((flags & CLONE_TREE_VOLUME) != 0 && require_volume(root, parent, path) != 0) {
-        /* The directory may itself be where the volume is mounted; then there is nothing to make. */
+    if ((flags & CLONE_TREE_VOLUME) != 0 && require_volume(root, parent, path) != 0)
         return EXIT_FAILED;
-    }
     if (mkdirat(parent, name, 0700) != 0 && errno != EEXIST)
         return fail("mkdir", path, errno);
     return 0;
@@ -97,9 +95,7 @@ static int clone_joined(int theirs, int directory, const char *path, int flags) 
     /* Joining moves root and working directory to the namespace's own root, so both are put back by hand. */
     if (setns(ours, CLONE_NEWNS) != 0 || fchdir(root) != 0 || chroot(".") != 0 || fchdir(cwd) != 0)
         return fail("return to the own mount namespace", path, errno), -1;
-    int result = tree;
-    tree = -1;
-    return result;
+    return take_descriptor(&tree);
 }
 
 int clone_mount(const struct target *target, const char *path, int flags) {

@@ -15,6 +15,12 @@ void close_descriptor(const int *descriptor) {
     errno = saved;
 }
 
+int take_descriptor(int *descriptor) {
+    int taken = *descriptor;
+    *descriptor = -1;
+    return taken;
+}
+
 void close_file(FILE **file) {
     int saved = errno;
     if (*file != NULL)

@@ -18,6 +18,9 @@ extern const char *current_verb;
 #define cleanup_close __attribute__((cleanup(close_descriptor)))
 void close_descriptor(const int *descriptor);
 
+/* Takes the descriptor out of its variable, so that it outlives the variable's scope. */
+int take_descriptor(int *descriptor);
+
 /* fclose when the variable leaves its scope. */
 #define cleanup_file __attribute__((cleanup(close_file)))
 void close_file(FILE **file);

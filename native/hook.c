@@ -13,15 +13,13 @@ static int connect_agent(const char *path) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof address.sun_path)
         return fail("connect", path, ENAMETOOLONG), -1;
-    strcpy(address.sun_path, path);
+    memcpy(address.sun_path, path, strlen(path));
     cleanup_close int connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (connection < 0)
         return fail("socket", path, errno), -1;
     if (connect(connection, (const struct sockaddr *)&address, sizeof address) != 0)
         return fail("connect", path, errno), -1;
-    int result = connection;
-    connection = -1;
-    return result;
+    return take_descriptor(&connection);
 }
 
 /* Reads until the line ends. Returns false when the connection ended first, or the line is longer than any answer. */

@@ -30,9 +30,9 @@ int verb_ipc_usage(int argc, char **argv) {
         return EXIT_FAILED;
     if (setns(namespace, CLONE_NEWIPC) != 0)
         return fail("setns", "ipc", errno);
-    struct shm_info shm;
-    struct seminfo sem;
-    struct msginfo msg;
+    struct shm_info shm = {0};
+    struct seminfo sem = {0};
+    struct msginfo msg = {0};
     if (shmctl(0, SHM_INFO, (struct shmid_ds *)&shm) < 0)
         return fail("shmctl", "SHM_INFO", errno);
     if (semctl(0, 0, SEM_INFO, (union sem_argument){.info = &sem}) < 0)

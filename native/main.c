@@ -57,7 +57,7 @@ int main(int argc, char **argv) {
     if (prctl(PR_SET_DUMPABLE, 0) != 0)
         return fail("prctl", "PR_SET_DUMPABLE", 0);
     for (size_t i = 0; i < VERB_COUNT; i++) {
-        if (strcmp(argv[1], verbs[i].name) == 0 && verbs[i].run != NULL) {
+        if (strcmp(argv[1], verbs[i].name) == 0) {
             current_verb = verbs[i].name;
             return verbs[i].run(argc - 1, argv + 1);
         }

@@ -76,7 +76,7 @@ static int print_identity(const struct target *target, struct identity *identity
 static void answer_check(const struct target *target, const struct identity *pinned) {
     char name[24];
     uint64_t start = 0;
-    struct identity now;
+    struct identity now = {0};
     snprintf(name, sizeof name, "%d", target->pid);
     const char *failed = NULL;
     if (target_lives(target) && process_start(target->procdir, &start) && start == target->start)
@@ -188,7 +188,7 @@ int verb_pin(int argc, char **argv) {
     if (rc != 0)
         return rc;
     cleanup_target struct target target = TARGET_NONE;
-    struct identity identity;
+    struct identity identity = {0};
     if (target_open_options(&target, &options) != 0 || print_identity(&target, &identity) != 0)
         return EXIT_FAILED;
     struct input input = {0};

@@ -67,7 +67,7 @@ int verb_seccomp(int argc, char **argv) {
     if (trace_stop(target.pid, 0, STOP_LIMIT_MS) != 0)
         return fail("ptrace", name, errno);
     /* Read while it is stopped, so that mode and filters are of one moment. */
-    uint64_t mode;
+    uint64_t mode = 0;
     rc = target_alive(&target) != 0 || read_mode(&target, &mode) != 0 ? EXIT_FAILED : print_filters(target.pid, mode);
     trace_release(target.pid);
     return rc != 0 ? rc : finish();
