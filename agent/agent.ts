@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import type { PodView } from '../contract/pods.ts';
 import { asSnapshotError, type SnapshotError } from './errors.ts';
 import { checkpoint } from './operations/checkpoint.ts';
-import type { AgentContext, Outcome, TooEarly } from './operations/context.ts';
+import type { AgentContext, Declined, Outcome, TooEarly } from './operations/context.ts';
 import type { Guards } from './operations/guards.ts';
 import { restoreContainer } from './operations/restore.ts';
 import { type CheckpointWanted, type Decision, decide, type History, type RestoreWanted } from './plan/decide.ts';
@@ -20,7 +20,7 @@ type Work = CheckpointWanted | RestoreWanted;
 
 /** Brings pods and operations together: an event only triggers, what is to be done is decided from the current state. */
 export interface Agent {
-  /** Works until the signal; then takes no more work, cancels what can be undone, and resolves when all has ended. */
+  /** Works until the signal; then takes no more work and resolves when what is under way has ended, or was cancelled after a while. */
   run(signal: AbortSignal): Promise<void>;
 }
 
@@ -70,7 +70,8 @@ export function newAgent(context: AgentContext, pods: PodSource, guards: Guards)
     const request = { operationId, traceId, pod, signal: cancel.signal };
     const opContext = { ...context, log: opLog };
     const started = performance.now();
-    let ended: Outcome | TooEarly;
+    let ended: Outcome | TooEarly | Declined;
+    context.liveOperations.add(operationId);
     try {
       ended =
         wanted.kind === 'checkpoint'
@@ -78,6 +79,13 @@ export function newAgent(context: AgentContext, pods: PodSource, guards: Guards)
           : await restoreContainer(opContext, { ...request, wanted }, (restored) => guards.add(restored));
     } catch (error) {
       ended = { result: 'failed', failure: asSnapshotError(error), failedStep: 'reach', timings: [], figures: {} };
+    } finally {
+      context.liveOperations.delete(operationId);
+    }
+    if (ended.result === 'declined') {
+      hopeless.add(wanted.container.id);
+      opLog.warn({ reason: ended.reason }, 'not tried');
+      return undefined;
     }
     if (ended.result === 'too-early') {
       sayOnce(wanted.container.id, ended.reason, () => opLog.info({ reason: ended.reason }, 'not yet'));
@@ -126,8 +134,9 @@ export function newAgent(context: AgentContext, pods: PodSource, guards: Guards)
   return {
     run: async (signal) => {
       await pods.run(changed, signal);
-      cancel.abort();
+      const late = setTimeout(() => cancel.abort(), config.limits.drainSeconds * 1000);
       await queue.drain();
+      clearTimeout(late);
     },
   };
 }

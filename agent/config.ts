@@ -143,6 +143,8 @@ const schema = z.strictObject({
     .strictObject({
       /** Operations at once on this node. */
       parallelOperations: z.number().int().min(1).max(64).default(4),
+      /** How long operations under way may go on when the agent is asked to stop; what is left then is cancelled. */
+      drainSeconds: seconds.default(300),
     })
     .prefault({}),
 });

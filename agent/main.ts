@@ -9,6 +9,7 @@ import { asSnapshotError } from './errors.ts';
 import { type Native, openNative } from './host/native.ts';
 import type { AgentContext } from './operations/context.ts';
 import { newGuards } from './operations/guards.ts';
+import { keepSwept } from './operations/housekeeping.ts';
 import { openJournal } from './operations/journal.ts';
 import { readNode } from './operations/node.ts';
 import { recover } from './operations/recovery.ts';
@@ -73,10 +74,21 @@ async function serve(config: Config, log: Logger, signal: AbortSignal): Promise<
   for (const warning of journal.warnings) log.error({ warning }, 'journal');
   const guards = newGuards({ native, journal, log });
   const runtime = openRuntime(socketPath(config));
-  const context: AgentContext = { config, runtime, native, keys, journal, node, log, restoredRoot: guards.rootOf };
+  const context: AgentContext = {
+    config,
+    runtime,
+    native,
+    keys,
+    journal,
+    node,
+    log,
+    restoredRoot: guards.rootOf,
+    liveOperations: new Set(),
+  };
   try {
     await recover(context);
     await guards.resume();
+    await keepSwept(context, signal);
     log.info(
       { version: AGENT_VERSION, runtime: await runtime.version(), criu: node.criu, kernel: node.kernel },
       'started',

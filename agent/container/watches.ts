@@ -49,7 +49,10 @@ async function findInodes(root: string, wanted: Set<number>): Promise<string[]> 
   return [...found];
 }
 
-async function entriesOf(root: string, directory: string): Promise<{ files: { ino: number }[]; directories: string[] }> {
+async function entriesOf(
+  root: string,
+  directory: string,
+): Promise<{ files: { ino: number }[]; directories: string[] }> {
   const entries = await readdir(root + directory, { withFileTypes: true }).catch(() => []);
   const files = await Promise.all(
     entries

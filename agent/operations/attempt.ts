@@ -9,7 +9,7 @@ export interface Attempt {
   note(state: JournalEntry['state'], details?: Record<string, unknown>): Promise<void>;
   step(name: string): Promise<void>;
   /** The last word. A failure that may pass, and left the container as it was, does not count as the container's attempt. */
-  end(outcome: Outcome): Promise<void>;
+  end(outcome: Outcome, details?: Record<string, unknown>): Promise<void>;
 }
 
 /** The journal's view of one operation on one container. */
@@ -34,8 +34,9 @@ export function beginAttempt(
     step: async (name) => {
       await context.journal.append({ ...entry, state: 'step', step: name, details: {} });
     },
-    end: (outcome) =>
+    end: (outcome, details = {}) =>
       attempt.note(finalState(outcome), {
+        ...details,
         result: outcome.result,
         code: outcome.failure?.code ?? '',
         retry: outcome.failure?.retryable ?? false,

@@ -134,18 +134,13 @@ export interface DumpPlan {
   readonly deadlineMs: number;
   readonly signal: AbortSignal;
   /** Called last while the workload is frozen: what must be durable before CRIU may end it. */
-  readonly beforeRelease: () => Promise<void>;
+  readonly beforeRelease: (frozen: FrozenResult) => Promise<void>;
 }
 
 /** Dumps the tree, and, while it is frozen, the changes of its root filesystem and its shared memory files. */
-export async function dumpTree(
-  context: AgentContext,
-  target: Target,
-  subject: Subject,
-  plan: DumpPlan,
-): Promise<{ frozen: FrozenResult; args: DumpOptions }> {
+export async function dumpTree(context: AgentContext, target: Target, subject: Subject, plan: DumpPlan): Promise<void> {
   const { config, native } = context;
-  let frozen: FrozenResult | undefined;
+  let isCaptured = false;
   const options: DumpOptions = {
     binary: config.criu.binaryPath,
     imagesDir: plan.paths.raw,
@@ -168,15 +163,13 @@ export async function dumpTree(
     environment: config.criu.environment,
     join: subject.privateIpc ? ['uts'] : ['ipc', 'uts'],
     whileFrozen: async () => {
-      frozen = await captureFiles(context, target, subject, plan);
-      await plan.beforeRelease();
+      await plan.beforeRelease(await captureFiles(context, target, subject, plan));
+      isCaptured = true;
     },
     deadlineMs: plan.deadlineMs,
     signal: plan.signal,
   });
-  if (frozen === undefined)
-    throw new SnapshotError('DUMP_FAILED', 'CRIU ended without having run its post-dump script');
-  return { frozen, args: options };
+  if (!isCaptured) throw new SnapshotError('DUMP_FAILED', 'CRIU ended without having run its post-dump script');
 }
 
 async function captureFiles(

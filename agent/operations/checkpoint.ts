@@ -1,13 +1,11 @@
 import { copyFile, mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { SENTINELS } from '../../contract/keys.ts';
 import { controlDir, readiness } from '../container/control.ts';
 import { readProcess } from '../container/tree.ts';
-import type { DumpOptions } from '../criu/options.ts';
 import { type DumpStats, readDumpStats } from '../criu/stats.ts';
 import { SnapshotError } from '../errors.ts';
 import type { CheckpointWanted } from '../plan/decide.ts';
-import { publish } from '../store/publish.ts';
 import { makeStaging, type Staging } from '../store/staging.ts';
 import { syncTree } from '../store/sync.ts';
 import { artifactState, requireNamespace } from '../store/verify.ts';
@@ -21,9 +19,12 @@ import {
   type Subject,
   stagingPaths,
 } from './capture.ts';
+import { publishPending } from './completion.ts';
 import { type AgentContext, type OperationRequest, type Outcome, slot, type TooEarly } from './context.ts';
-import { completeRecord, draftRecord } from './draft.ts';
+import { draftRecord } from './draft.ts';
 import { type Finalized, finalize } from './finalize.ts';
+import { sweepVolume } from './housekeeping.ts';
+import { dropPending, type Pending, savePending } from './pending.ts';
 import { runSteps, type Step, type StepTiming } from './steps.ts';
 import { reachTarget, type Target } from './target.ts';
 
@@ -40,13 +41,14 @@ const SIGKILL = 9;
 export async function checkpoint(context: AgentContext, request: Request): Promise<Outcome | TooEarly> {
   const target = await reachTarget(context, request);
   try {
-    const early = await tooEarly(context, request, target);
+    const early = await tooEarly(context, target);
     if (early !== undefined) return early;
     const attempt = beginAttempt(context, request, target);
     await attempt.note('started');
     const outcome = (await adopted(context, request, target)) ?? (await capture(context, request, target, attempt));
     if (outcome.failure !== undefined && request.wanted.ofJob) await endJob(context, target, outcome.failure);
     await attempt.end(outcome);
+    if (context.config.storage.accessMode === 'podMount') await sweepVolume(context, target.volume);
     return outcome;
   } finally {
     await target.release();
@@ -54,13 +56,13 @@ export async function checkpoint(context: AgentContext, request: Request): Promi
 }
 
 /** Why the workload cannot be checkpointed yet. */
-async function tooEarly(context: AgentContext, request: Request, target: Target): Promise<TooEarly | undefined> {
+async function tooEarly(context: AgentContext, target: Target): Promise<TooEarly | undefined> {
   const state = await readiness(context.native, target.main.id, target.running.env);
   if (state === 'ready') return undefined;
   if (state === 'not-ready') return { result: 'too-early', reason: `${SENTINELS.ready} is not there yet` };
   const { quiesceDelaySeconds } = context.config.checkpoint;
   const runs = (Date.now() - target.running.startedAtMs) / 1000;
-  if (runs >= quiesceDelaySeconds || request.wanted.existing === 'replace') return undefined;
+  if (runs >= quiesceDelaySeconds) return undefined;
   return { result: 'too-early', reason: `the container has been running for less than ${quiesceDelaySeconds} s` };
 }
 
@@ -77,12 +79,12 @@ async function adopted(context: AgentContext, request: Request, target: Target):
     await releaseWorker(context, target);
     return {
       result: 'adopted',
-      timings: [{ step: 'adopt', seconds: (performance.now() - began) / 1000 }],
+      timings: [...target.timings, { step: 'adopt', seconds: (performance.now() - began) / 1000 }],
       figures: {},
     };
   } catch (error) {
     if (!(error instanceof SnapshotError)) throw error;
-    return outcomeOf({ failure: error, failedStep: 'adopt', timings: [] }, {});
+    return outcomeOf({ failure: error, failedStep: 'adopt', timings: target.timings }, {});
   }
 }
 
@@ -92,12 +94,15 @@ async function capture(context: AgentContext, request: Request, target: Target, 
   const subject = slot<Subject>('subject');
   const staging = slot<Staging>('staging');
   const paths = slot<StagingPaths>('paths');
-  const dumped = slot<{ frozen: FrozenResult; args: DumpOptions }>('dump');
   const stats = slot<DumpStats>('stats');
   const finalized = slot<Finalized>('finalized');
   const leaveRunning = isLeftRunning(context, request);
   const deadlineMs = config.checkpoint.timeoutSeconds * 1000;
-  const timings: StepTiming[] = [];
+  const pending = slot<Pending>('pending');
+  const timings: StepTiming[] = [...target.timings];
+
+  const isKept = () => !leaveRunning && stopped;
+  let stopped = false;
 
   const steps: Step[] = [
     {
@@ -118,7 +123,10 @@ async function capture(context: AgentContext, request: Request, target: Target, 
         await mkdir(paths.get().rootfs, { mode: 0o700 });
       },
       undo: async () => {
-        if (staging.filled) await staging.get().discard();
+        if (!staging.filled) return;
+        // A stopped workload's images are all that is left of it: they are kept, to be finished at the agent's next start.
+        if (isKept()) await staging.get().release();
+        else await Promise.all([staging.get().discard(), dropPending(config.paths.stateDir, request.operationId)]);
       },
     },
     {
@@ -132,44 +140,53 @@ async function capture(context: AgentContext, request: Request, target: Target, 
     {
       name: 'criu-dump',
       run: async (signal) => {
-        const beforeRelease = async () => {
-          if (!leaveRunning) await Promise.all([syncTree(paths.get().raw), syncTree(paths.get().rootfs)]);
+        const beforeRelease = async (frozen: FrozenResult) => {
+          const { path } = staging.get();
+          pending.set(pendingOf(context, request, { target, subject: subject.get(), frozen, path, leaveRunning }));
+          if (leaveRunning) return;
+          // CRIU ends the workload next: by then its images are durable, and so is the note that says how to finish.
+          await Promise.all([syncTree(paths.get().raw), syncTree(paths.get().rootfs)]);
+          await savePending(config.paths.stateDir, pending.get());
         };
-        const plan = { paths: paths.get(), leaveRunning, deadlineMs, signal, beforeRelease };
-        dumped.set(await dumpTree(context, target, subject.get(), plan));
+        await dumpTree(context, target, subject.get(), {
+          paths: paths.get(),
+          leaveRunning,
+          deadlineMs,
+          signal,
+          beforeRelease,
+        });
       },
     },
     leaveRunning
       ? { name: 'resume', run: () => confirmRunning(context, subject.get()) }
-      : { name: 'stop', run: () => confirmStopped(subject.get()) },
+      : {
+          name: 'stop',
+          run: async () => {
+            stopped = true;
+            await confirmStopped(subject.get());
+          },
+        },
     {
       name: 'finalize',
       run: async (signal) => {
+        stats.set(await readDumpStats(join(target.workDir, 'stats-dump')));
+        const { freezingSeconds, frozenSeconds } = stats.get();
+        const { draft, ...rest } = pending.get();
+        pending.set({ ...rest, draft: { ...draft, pauseSeconds: freezingSeconds + frozenSeconds } });
         for (const name of ['dump.log', 'stats-dump'])
           await copyFile(join(target.workDir, name), join(paths.get().raw, name));
-        stats.set(await readDumpStats(join(target.workDir, 'stats-dump')));
-        finalized.set(await finalize(context, paths.get(), { deadlineMs, signal }));
+        const beforeDrop = leaveRunning
+          ? undefined
+          : (done: Finalized) => savePending(config.paths.stateDir, { ...pending.get(), finalized: done });
+        finalized.set(await finalize(context, paths.get(), { deadlineMs, signal, beforeDrop }));
       },
     },
     {
       name: 'publish',
       run: async () => {
-        const draft = draftRecord(context, request, {
-          target,
-          subject: subject.get(),
-          args: dumped.get().args,
-          stats: stats.get(),
-        });
-        const parts = { finalized: finalized.get(), frozen: dumped.get().frozen, timings };
-        await publish({
-          volume: target.volume,
-          id: request.wanted.checkpointId,
-          version: request.wanted.version,
-          staging: staging.get(),
-          record: completeRecord(draft, parts),
-          keys: context.keys,
-          mode: request.wanted.existing === 'replace' ? 'replace' : 'new',
-        });
+        const parts = { staging: staging.get(), pending: pending.get(), finalized: finalized.get(), timings };
+        await publishPending(context, { volume: target.volume, ...parts });
+        await dropPending(config.paths.stateDir, request.operationId);
       },
     },
     {
@@ -183,6 +200,7 @@ async function capture(context: AgentContext, request: Request, target: Target, 
     signal: request.signal,
     log,
     defaultDeadlineMs: deadlineMs,
+    before: target.timings,
     onStep: attempt.step,
     onTiming: (timing) => timings.push(timing),
   });
@@ -191,6 +209,26 @@ async function capture(context: AgentContext, request: Request, target: Target, 
     result,
     figures(stats.filled ? stats.get() : undefined, finalized.filled ? finalized.get() : undefined),
   );
+}
+
+/** What it takes to finish this checkpoint once the workload is dumped. */
+function pendingOf(
+  context: AgentContext,
+  request: Request,
+  seen: { target: Target; subject: Subject; frozen: FrozenResult; path: string; leaveRunning: boolean },
+): Pending {
+  const { target, subject, frozen, leaveRunning } = seen;
+  return {
+    operationId: request.operationId,
+    id: request.wanted.checkpointId,
+    version: request.wanted.version,
+    root: subject.root.id,
+    mode: request.wanted.existing === 'replace' ? 'replace' : 'new',
+    staging: relative(target.volume.root, seen.path),
+    draft: draftRecord(context, request, { target, subject, leaveRunning }),
+    rootfsBytes: frozen.rootfs.bytes,
+    shmBytes: frozen.shm?.bytes ?? 0,
+  };
 }
 
 function figures(stats: DumpStats | undefined, finalized: Finalized | undefined): Record<string, number> {

@@ -19,6 +19,8 @@ export interface AgentContext {
   readonly journal: Journal;
   readonly node: NodeFacts;
   readonly log: Logger;
+  /** Ids of the operations that run now, and of those that wait to be finished: their staging is nobody's to sweep. */
+  readonly liveOperations: Set<string>;
   /** The main process that an earlier restore put into this container, where there was one. */
   readonly restoredRoot: (containerId: string) => ProcessId | undefined;
 }
@@ -45,6 +47,12 @@ export interface Outcome {
 /** An attempt that found it is too early: nothing was touched, the container is asked again later. */
 export interface TooEarly {
   readonly result: 'too-early';
+  readonly reason: string;
+}
+
+/** An attempt that would end as an earlier one did: it is not made. */
+export interface Declined {
+  readonly result: 'declined';
   readonly reason: string;
 }
 

@@ -1,27 +1,23 @@
 import { controlDir } from '../container/control.ts';
-import type { DumpOptions } from '../criu/options.ts';
-import type { DumpStats } from '../criu/stats.ts';
 import type { CheckpointWanted } from '../plan/decide.ts';
 import type { RecordDraft } from '../store/publish.ts';
 import { AGENT_VERSION } from '../version.ts';
-import type { FrozenResult, Subject } from './capture.ts';
+import type { Subject } from './capture.ts';
 import type { AgentContext, OperationRequest } from './context.ts';
-import type { Finalized } from './finalize.ts';
-import type { StepTiming } from './steps.ts';
 import type { Target } from './target.ts';
 
-/** The part of the record that is known once the dump is done; sizes, files and timings come with the publishing. */
+/** The part of the record that is known before the dump; sizes, files and timings come with the publishing. */
 type Draft = Omit<RecordDraft, 'sizes' | 'bulk' | 'timings'>;
 
 /** Puts together what an artifact was captured with. */
 export function draftRecord(
   context: AgentContext,
   request: OperationRequest<CheckpointWanted>,
-  seen: { target: Target; subject: Subject; args: DumpOptions; stats: DumpStats },
+  seen: { target: Target; subject: Subject; leaveRunning: boolean },
 ): Draft {
   const { node } = context;
   const { pod, wanted } = request;
-  const { target, subject, stats } = seen;
+  const { target, subject } = seen;
   return {
     operationId: request.operationId,
     traceId: request.traceId,
@@ -57,28 +53,11 @@ export function draftRecord(
     namespaces: { ipc: subject.privateIpc ? 'private' : 'shared', netInode: subject.root.facts.ns.net },
     memory: { limitBytes: target.running.memoryLimitBytes ?? null, residentBytes: subject.residentBytes },
     criu: {
-      args: [seen.args.leaveRunning ? '--leave-running' : '', `--ghost-limit=${seen.args.ghostLimit}`].filter(Boolean),
+      args: [seen.leaveRunning ? '--leave-running' : '', `--ghost-limit=${context.config.criu.ghostLimit}`].filter(
+        Boolean,
+      ),
     },
-    pauseSeconds: stats.freezingSeconds + stats.frozenSeconds,
-  };
-}
-
-/** The whole record. */
-export function completeRecord(
-  draft: Draft,
-  parts: { finalized: Finalized; frozen: FrozenResult; timings: readonly StepTiming[] },
-): RecordDraft {
-  const { finalized, frozen, timings } = parts;
-  return {
-    ...draft,
-    sizes: {
-      criuBytes: finalized.criuBytes,
-      bulkBytes: finalized.bulk?.bytes ?? 0,
-      zeroBytes: finalized.zeroBytes,
-      rootfsBytes: frozen.rootfs.bytes,
-      shmBytes: frozen.shm?.bytes ?? 0,
-    },
-    bulk: finalized.bulk,
-    timings: [...timings],
+    // Known once CRIU has ended.
+    pauseSeconds: 0,
   };
 }

@@ -15,15 +15,18 @@ export interface Finalized {
   readonly bulk: { readonly blocks: number; readonly bytes: number; readonly salt: string } | null;
 }
 
+export interface FinalizeLimits {
+  readonly deadlineMs: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Called when the final form is there and the raw images are about to go. */
+  readonly beforeDrop?: ((finalized: Finalized) => Promise<void>) | undefined;
+}
+
 /**
  * Makes the images' final form from what CRIU wrote: large ranges of private memory into the bulk file, zero blocks dropped. The
  * raw images stay until all of it is there, so that it can be done again after a crash; the last thing done is to drop them.
  */
-export async function finalize(
-  context: AgentContext,
-  paths: StagingPaths,
-  limits: { readonly deadlineMs: number; readonly signal?: AbortSignal },
-): Promise<Finalized> {
+export async function finalize(context: AgentContext, paths: StagingPaths, limits: FinalizeLimits): Promise<Finalized> {
   await rm(paths.criu, { recursive: true, force: true });
   await rm(paths.memory, { recursive: true, force: true });
   await mkdir(paths.criu, { mode: 0o700 });
@@ -33,17 +36,30 @@ export async function finalize(
 
   const plan = await planBulk(paths.criu, { minRangeBytes: context.config.memory.bulkMinimumBytes });
   const bulk = plan.text === '' ? null : await writeBulk(context, paths, plan, limits);
+  const finalized = {
+    criuBytes: await sizeOf(paths.criu),
+    zeroBytes: bulk?.zeroBytes ?? 0,
+    bulk: bulk?.summary ?? null,
+  };
+  await limits.beforeDrop?.(finalized);
+  await dropRaw(paths);
+  return finalized;
+}
+
+/** Also after a crash in the middle of it: the name says that these images are not needed any more. */
+export async function dropRaw(paths: StagingPaths): Promise<void> {
   const dropped = `${paths.raw}.dropped`;
-  await rename(paths.raw, dropped);
-  await rm(dropped, { recursive: true });
-  return { criuBytes: await sizeOf(paths.criu), zeroBytes: bulk?.zeroBytes ?? 0, bulk: bulk?.summary ?? null };
+  await rename(paths.raw, dropped).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error;
+  });
+  await rm(dropped, { recursive: true, force: true });
 }
 
 async function writeBulk(
   context: AgentContext,
   paths: StagingPaths,
   plan: Awaited<ReturnType<typeof planBulk>>,
-  limits: { readonly deadlineMs: number; readonly signal?: AbortSignal },
+  limits: FinalizeLimits,
 ) {
   const planFile = join(paths.memory, 'plan');
   await writeFile(planFile, plan.text, { mode: 0o600 });
@@ -54,7 +70,8 @@ async function writeBulk(
     index: join(paths.memory, 'bulk.index'),
     key: Buffer.from(deriveBulkKey(context.keys.current, salt)),
     threads: context.node.threads,
-    ...limits,
+    deadlineMs: limits.deadlineMs,
+    signal: limits.signal,
   });
   await rm(planFile);
   await adoptBulk(paths.criu, plan);

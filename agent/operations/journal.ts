@@ -30,6 +30,8 @@ export interface Journal {
   passedNoReturn(operationId: string): boolean;
   /** How the last operation on a container ended, or undefined where none did, in this boot or an earlier one. */
   outcomeOf(containerId: string): JournalEntry | undefined;
+  /** The last refusal of a restore for this container of a pod, whichever container id it had, of this boot or an earlier one. */
+  refusalOf(podUid: string, container: string): JournalEntry | undefined;
   /** The restored containers of this boot whose process is to be guarded: armed, and not ended. */
   restoredContainers(): JournalEntry[];
   close(): Promise<void>;
@@ -92,6 +94,11 @@ class FileJournal implements Journal {
 
   outcomeOf(containerId: string): JournalEntry | undefined {
     return this.#entries.findLast((entry) => entry.containerKey.containerId === containerId && isOutcome(entry));
+  }
+
+  refusalOf(podUid: string, container: string): JournalEntry | undefined {
+    const isSame = (entry: JournalEntry) => entry.pod.uid === podUid && entry.container === container;
+    return this.#entries.findLast((entry) => entry.kind === 'restore' && entry.state === 'refused' && isSame(entry));
   }
 
   restoredContainers(): JournalEntry[] {

@@ -2,8 +2,11 @@ import { SENTINELS } from '../../contract/keys.ts';
 import { restoreCompleteText } from '../container/control.ts';
 import { containerTasks } from '../container/tasks.ts';
 import { readProcess } from '../container/tree.ts';
+import { finishPending } from './completion.ts';
 import type { AgentContext } from './context.ts';
 import type { JournalEntry } from './journal.ts';
+
+const SUCCEEDED = { state: 'succeeded' as const, details: { result: 'succeeded', code: '' } };
 
 const SIGKILL = 9;
 const SIGCONT = 18;
@@ -14,8 +17,9 @@ const SIGCONT = 18;
  * halted container is woken. After it: the outcome is unknown, the container is ended and never used again.
  */
 export async function recover(context: AgentContext): Promise<void> {
+  const finished = await finishPending(context);
   for (const entry of context.journal.openOperations()) {
-    const how = await settle(context, entry);
+    const how = finished.has(entry.operationId) ? SUCCEEDED : await settle(context, entry);
     const { seq: _seq, at: _at, bootId: _bootId, step: _step, ...rest } = entry;
     await context.journal.append({ ...rest, ...how });
     context.log.warn(
@@ -44,7 +48,7 @@ async function settle(
   const armed = context.journal.restoredContainers().find(({ operationId }) => operationId === entry.operationId);
   if (armed !== undefined && (await isSame(context, entry))) {
     await announce(context, armed);
-    return { state: 'succeeded', details: { result: 'succeeded', code: '' } };
+    return SUCCEEDED;
   }
   await end(context, entry);
   return { state: 'unknown', details: { result: 'failed', code: 'OUTCOME_UNKNOWN' } };

@@ -10,7 +10,15 @@ import type { RestoreWanted } from '../plan/decide.ts';
 import { holdReader, type ReaderHold } from '../store/readers.ts';
 import { type Artifact, artifactState, readArtifact } from '../store/verify.ts';
 import { type Attempt, beginAttempt, outcomeOf } from './attempt.ts';
-import { type AgentContext, type OperationRequest, type Outcome, slot, type TooEarly } from './context.ts';
+import {
+  type AgentContext,
+  type Declined,
+  type OperationRequest,
+  type Outcome,
+  slot,
+  type TooEarly,
+} from './context.ts';
+import { sweepVolume } from './housekeeping.ts';
 import {
   applyFiles,
   endContainer,
@@ -44,17 +52,25 @@ export async function restoreContainer(
   context: AgentContext,
   request: Request,
   onRestored: (restored: Restored) => void,
-): Promise<Outcome | TooEarly> {
+): Promise<Outcome | TooEarly | Declined> {
   const target = await reachTarget(context, request);
   try {
     const { checkpointId: id, version } = request.wanted;
     const found = await artifactState(target.volume, { id, version, keys: context.keys });
     if (found.state === 'absent') return { result: 'too-early', reason: 'the artifact is not there yet' };
+    const artifactKey = found.state === 'complete' ? found.artifact.record.operationId : '';
+    const refused = context.journal.refusalOf(request.pod.uid, request.wanted.container.name);
+    if (artifactKey !== '' && refused?.details['artifact'] === artifactKey)
+      return {
+        result: 'declined',
+        reason: `this artifact was refused for this pod before (${String(refused.details['code'])}): it is not tried again`,
+      };
     const attempt = beginAttempt(context, request, target);
     await attempt.note('started');
     const { outcome, restored } = await perform(context, request, target, attempt);
-    await attempt.end(outcome);
+    await attempt.end(outcome, { artifact: artifactKey });
     if (restored !== undefined) onRestored(restored);
+    if (context.config.storage.accessMode === 'podMount') await sweepVolume(context, target.volume);
     return outcome;
   } finally {
     await target.release();
@@ -187,6 +203,7 @@ async function perform(
     signal: request.signal,
     log,
     defaultDeadlineMs: deadlineMs,
+    before: target.timings,
     onStep: attempt.step,
   });
   prefetch.abort();

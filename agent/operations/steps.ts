@@ -23,6 +23,20 @@ export interface StepsResult {
   readonly failedStep: string | undefined;
 }
 
+/** Measures consecutive stretches of time, each from the end of the one before. */
+export function stopwatch(): { readonly laps: StepTiming[]; lap(step: string): void } {
+  const laps: StepTiming[] = [];
+  let last = performance.now();
+  return {
+    laps,
+    lap: (step) => {
+      const now = performance.now();
+      laps.push({ step, seconds: (now - last) / 1000 });
+      last = now;
+    },
+  };
+}
+
 /** How long an abandoned step may take to notice that it was aborted. */
 const SETTLE_MS = 15_000;
 
@@ -36,6 +50,8 @@ export async function runSteps(
     readonly signal: AbortSignal;
     readonly log: Logger;
     readonly defaultDeadlineMs: number;
+    /** What was done before the first step, as part of the same operation. */
+    readonly before?: readonly StepTiming[];
     readonly onStep: (name: string) => Promise<void> | void;
     readonly onTiming?: (timing: StepTiming) => void;
   },
@@ -64,7 +80,7 @@ export async function runSteps(
   const wall = (performance.now() - began) / 1000;
   const accounted = timings.reduce((sum, { seconds }) => sum + seconds, 0);
   return {
-    timings: [...timings, { step: 'unaccounted', seconds: Math.max(0, wall - accounted) }],
+    timings: [...(context.before ?? []), ...timings, { step: 'unaccounted', seconds: Math.max(0, wall - accounted) }],
     failure,
     failedStep: failure === undefined ? undefined : begun.at(-1)?.name,
   };

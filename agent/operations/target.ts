@@ -5,6 +5,7 @@ import { type AttachedVolume, attachVolume } from '../store/attach.ts';
 import type { RunningContainer } from '../watch/runtime.ts';
 import type { AgentContext, OperationRequest } from './context.ts';
 import { makeWorkDir } from './node.ts';
+import { type StepTiming, stopwatch } from './steps.ts';
 
 /** A container within reach: its process pinned, its volume attached, a private directory to work in. */
 export interface Target {
@@ -14,6 +15,8 @@ export interface Target {
   readonly main: PinnedProcess;
   readonly volume: AttachedVolume;
   readonly workDir: string;
+  /** How long it took to reach it: the first steps of the operation. */
+  readonly timings: readonly StepTiming[];
   /** Lets go of everything; the container and the volume stay as they are. */
   release(): Promise<void>;
 }
@@ -28,7 +31,9 @@ export async function reachTarget(
 ): Promise<Target> {
   const { runtime, native, config } = context;
   const { container, basePath } = request.wanted;
+  const clock = stopwatch();
   const running = await runtime.running(container.id);
+  clock.lap('resolve');
   const main = await pinProcess(native, running.hostPid);
   const undo: (() => Promise<void> | void)[] = [() => main.release()];
   const release = async () => {
@@ -42,6 +47,7 @@ export async function reachTarget(
         'CONTAINER_GONE',
         `container ${container.id} has host PID ${again.hostPid}, it was ${running.hostPid} a moment ago`,
       );
+    clock.lap('pin');
     const podIps = await runtime.podIps(request.pod.sandboxId);
     const work = await makeWorkDir(config);
     undo.push(work.remove);
@@ -53,7 +59,8 @@ export async function reachTarget(
       below: work.path,
     });
     undo.push(volume.detach);
-    return { running, podIps, main, volume, workDir: work.path, release };
+    clock.lap('attach');
+    return { running, podIps, main, volume, workDir: work.path, timings: clock.laps, release };
   } catch (error) {
     await release();
     throw error;

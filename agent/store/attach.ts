@@ -11,7 +11,7 @@ export interface VolumeRequest {
   /** Base path of the pod's annotation, where it has one. */
   readonly asked: string | undefined;
   /** The container's process, through whose mounts the volume is reached in podMount mode. */
-  readonly through: ProcessId;
+  readonly through: ProcessId | undefined;
   /** An existing directory of the agent's own below which the volume is attached. */
   readonly below: string;
 }

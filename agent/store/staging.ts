@@ -3,7 +3,7 @@ import { mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno, storageWork } from './failure.ts';
 import { removeTree, syncDirectory } from './files.ts';
-import { markOwner, type Operation } from './owner.ts';
+import { markOwner, type Operation, type OwnerMark, removeFile } from './owner.ts';
 import { type ArtifactName, artifactDir, makeDirectory, requireId, stagingRoot, type Volume } from './paths.ts';
 
 /**
@@ -54,13 +54,26 @@ export async function makeStaging(request: StagingRequest): Promise<Staging> {
       await mark.remove();
       throw thrown;
     }
-    const discard = () =>
-      storageWork(`discard ${path}`, async () => {
-        await discardTree(path);
-        await mark.remove();
-      });
-    return { path, operation, release: mark.remove, discard };
+    return stagingOf(path, operation, mark);
   });
+}
+
+/** Takes over a staging directory that an earlier run of the same operation left, with its owner file. */
+export async function reopenStaging(path: string, operation: Operation): Promise<Staging> {
+  return await storageWork(`take over ${path}`, async () => {
+    await removeFile(`${path}.owner`);
+    const mark = await markOwner(`${path}.owner`, operation);
+    return stagingOf(path, operation, mark);
+  });
+}
+
+function stagingOf(path: string, operation: Operation, mark: OwnerMark): Staging {
+  const discard = () =>
+    storageWork(`discard ${path}`, async () => {
+      await discardTree(path);
+      await mark.remove();
+    });
+  return { path, operation, release: mark.remove, discard };
 }
 
 /**

@@ -1,0 +1,130 @@
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { readTree } from '../container/tree.ts';
+import { SnapshotError } from '../errors.ts';
+import { attachVolume } from '../store/attach.ts';
+import type { Volume } from '../store/paths.ts';
+import { publish } from '../store/publish.ts';
+import { reopenStaging, type Staging } from '../store/staging.ts';
+import { stagingPaths } from './capture.ts';
+import type { AgentContext } from './context.ts';
+import { dropRaw, type Finalized, finalize } from './finalize.ts';
+import { makeWorkDir } from './node.ts';
+import { dropPending, type Pending, readPending, savePending } from './pending.ts';
+import type { StepTiming } from './steps.ts';
+
+const SIGKILL = 9;
+
+/** Puts a finished artifact in its place. */
+export async function publishPending(
+  context: AgentContext,
+  parts: { volume: Volume; staging: Staging; pending: Pending; finalized: Finalized; timings: readonly StepTiming[] },
+): Promise<void> {
+  const { pending, finalized } = parts;
+  const { displaced } = await publish({
+    volume: parts.volume,
+    id: pending.id,
+    version: pending.version,
+    staging: parts.staging,
+    record: {
+      ...pending.draft,
+      sizes: {
+        criuBytes: finalized.criuBytes,
+        bulkBytes: finalized.bulk?.bytes ?? 0,
+        zeroBytes: finalized.zeroBytes,
+        rootfsBytes: pending.rootfsBytes,
+        shmBytes: pending.shmBytes,
+      },
+      bulk: finalized.bulk,
+      timings: [...parts.timings],
+    },
+    keys: context.keys,
+    mode: pending.mode,
+  });
+  if (displaced !== undefined) context.log.info({ displaced }, 'an earlier artifact was displaced');
+}
+
+/**
+ * Finishes checkpoints whose workload an earlier run stopped and whose images it did not get to publish. Returns the ids of those that
+ * are finished now; others stay for the next start. Only where the agent mounts the volume itself: in podMount mode it went with
+ * its pod.
+ */
+export async function finishPending(context: AgentContext): Promise<ReadonlySet<string>> {
+  const { config, log } = context;
+  const finished = new Set<string>();
+  for (const pending of await readPending(config.paths.stateDir)) {
+    try {
+      await finishOne(context, pending);
+      finished.add(pending.operationId);
+      log.info({ operationId: pending.operationId, checkpointId: pending.id }, 'interrupted checkpoint was finished');
+    } catch (err) {
+      log.error(
+        { err, operationId: pending.operationId, checkpointId: pending.id },
+        'interrupted checkpoint cannot be finished',
+      );
+      if (err instanceof SnapshotError && !err.retryable) await dropPending(config.paths.stateDir, pending.operationId);
+      else context.liveOperations.add(pending.operationId);
+    }
+  }
+  return finished;
+}
+
+async function finishOne(context: AgentContext, pending: Pending): Promise<void> {
+  const { config, native, node } = context;
+  await requireStopped(context, pending);
+  if (config.storage.accessMode === 'podMount')
+    throw new SnapshotError('STORAGE_NOT_ATTACHED', 'the volume was mounted by the pod only, and the pod was stopped');
+  const work = await makeWorkDir(config);
+  const volume = await attachVolume(native, {
+    accessMode: 'agentMount',
+    configured: config.storage.basePath,
+    asked: undefined,
+    through: undefined,
+    below: work.path,
+  });
+  try {
+    const path = join(volume.root, pending.staging);
+    await stat(path).catch((cause: unknown) => {
+      throw new SnapshotError('DUMP_FAILED', `the images of the interrupted checkpoint are gone: ${path}`, { cause });
+    });
+    const operation = { node: node.name, bootId: node.bootId, operationId: pending.operationId };
+    const staging = await reopenStaging(path, operation);
+    const deadlineMs = config.checkpoint.timeoutSeconds * 1000;
+    const finalized = pending.finalized ?? (await finalizePending(context, pending, path, deadlineMs));
+    await dropRaw(stagingPaths(path));
+    await publishPending(context, { volume, staging, pending, finalized, timings: [] });
+    await dropPending(config.paths.stateDir, pending.operationId);
+  } finally {
+    await volume.detach();
+    await work.remove();
+  }
+}
+
+/**
+ * The agent may have died between the note and the end of the workload. A tree that is whole was let go by CRIU and runs on: nothing is to
+ * be finished. One that was half ended is of no use to anybody, and its images are good.
+ */
+async function requireStopped(context: AgentContext, pending: Pending): Promise<void> {
+  const tree = await readTree(context.config.host.procRoot, pending.root.pid);
+  if (tree[0]?.stat.start !== pending.root.start || tree[0].stat.state === 'Z') return;
+  if (tree.length >= pending.draft.process.count) {
+    await dropPending(context.config.paths.stateDir, pending.operationId);
+    throw new SnapshotError('CANCELLED', 'the workload was not stopped after all: it runs on');
+  }
+  await context.native.signal(SIGKILL, [pending.root]);
+}
+
+/** Brings the images into their final form; for a stopped workload, what came of it is noted before the raw images go. */
+async function finalizePending(
+  context: AgentContext,
+  pending: Pending,
+  stagingPath: string,
+  deadlineMs: number,
+  signal?: AbortSignal,
+): Promise<Finalized> {
+  return await finalize(context, stagingPaths(stagingPath), {
+    deadlineMs,
+    signal,
+    beforeDrop: (finalized) => savePending(context.config.paths.stateDir, { ...pending, finalized }),
+  });
+}

@@ -1,0 +1,46 @@
+import { attachVolume } from '../store/attach.ts';
+import type { Volume } from '../store/paths.ts';
+import { sweep } from '../store/sweep.ts';
+import { finishPending } from './completion.ts';
+import type { AgentContext } from './context.ts';
+import { makeWorkDir } from './node.ts';
+
+const SWEEP_EVERY_MS = 3_600_000;
+
+/** Removes from a volume what operations of this node left behind when they died, and puts back what a replacement moved aside. */
+export async function sweepVolume(context: AgentContext, volume: Volume): Promise<void> {
+  const { node, liveOperations, log } = context;
+  try {
+    const swept = await sweep(volume, { node: node.name, bootId: node.bootId, liveOperations });
+    for (const action of swept.actions) log.info({ ...action }, 'volume swept');
+    if (swept.more) log.info('more is to be swept the next time');
+  } catch (err) {
+    log.warn({ err }, 'volume could not be swept');
+  }
+}
+
+/**
+ * Sweeps the agent's own volume at once, and every hour finishes what could not be finished before and sweeps again, until the signal. In podMount mode there is no volume without a pod:
+ * each operation sweeps the one it uses.
+ */
+export function keepSwept(context: AgentContext, signal: AbortSignal): Promise<void> {
+  if (context.config.storage.accessMode === 'podMount') return Promise.resolve();
+  const timer = setInterval(() => void finishPending(context).then(() => sweepOwnVolume(context)), SWEEP_EVERY_MS);
+  signal.addEventListener('abort', () => clearInterval(timer), { once: true });
+  return sweepOwnVolume(context);
+}
+
+async function sweepOwnVolume(context: AgentContext): Promise<void> {
+  const { config, native, log } = context;
+  try {
+    const work = await makeWorkDir(config);
+    const { basePath } = config.storage;
+    const request = { accessMode: 'agentMount' as const, configured: basePath, asked: undefined, through: undefined };
+    const volume = await attachVolume(native, { ...request, below: work.path });
+    await sweepVolume(context, volume);
+    await volume.detach();
+    await work.remove();
+  } catch (err) {
+    log.warn({ err }, 'the volume cannot be reached for sweeping');
+  }
+}
