@@ -103,7 +103,7 @@ static bool take_path(struct cursor *text, char *path) {
 
 /* Takes one array of paths. Returns 0, or 1 after reporting, or what VISIT returned. */
 static int take_list(struct cursor *text, bool opaque, removed_visit visit, void *context) {
-    char raw[PATH_MAX], path[PATH_MAX];
+    char raw[PATH_MAX] = "", path[PATH_MAX];
     if (!take(text, "["))
         return fail_form("an array is expected");
     if (take(text, "]"))

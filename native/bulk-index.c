@@ -25,7 +25,8 @@ static int by_offset(const void *left, const void *right) {
 }
 
 int index_write(struct block_index *index, const char *path) {
-    qsort(index->blocks, index->count, sizeof *index->blocks, by_address);
+    if (index->count > 1) /* none at all: no array either */
+        qsort(index->blocks, index->count, sizeof *index->blocks, by_address);
     int created = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (created < 0)
         return fail("create", path, errno);
@@ -109,8 +110,11 @@ int index_read(struct block_index *index, const char *path, uint64_t bulk_size) 
     *index = (struct block_index){.blocks = NULL};
     int result = lines_read(&lines, path, MAX_INDEX_BYTES, "BAD_INDEX");
     size_t room = lines.length / MIN_LINE + 1;
-    if (result == 0 && (index->blocks = malloc(room * sizeof *index->blocks)) == NULL)
-        result = fail("malloc", path, ENOMEM);
+    index->blocks = malloc(room * sizeof *index->blocks);
+    if (index->blocks == NULL) {
+        lines_free(&lines);
+        return fail("malloc", path, ENOMEM);
+    }
     while (result == 0 && (line = lines_next(&lines, &malformed)) != NULL) {
         if (strlen(line) < MIN_LINE - 1 || index->count == room)
             result = fail_line(&lines, "too short");

@@ -63,20 +63,24 @@ static bool next_block(struct work *work, struct block *block, uint32_t *source,
     return found;
 }
 
+/* Makes room for one more block. False when there is no memory. */
+static bool make_room(struct writer *writer) {
+    if (writer->index.count < writer->room)
+        return true;
+    size_t room = writer->room == 0 ? 1024 : writer->room * 2;
+    struct block *larger = reallocarray(writer->index.blocks, room, sizeof *larger);
+    if (larger == NULL)
+        return false;
+    writer->index.blocks = larger;
+    writer->room = room;
+    return true;
+}
+
 /* Adds a block that was written to the index. False when there is no memory. */
 static bool remember(struct work *work, const struct block *block) {
     struct writer *writer = work->context;
-    bool ok = true;
     pthread_mutex_lock(&work->lock);
-    if (writer->index.count == writer->room) {
-        size_t room = writer->room == 0 ? 1024 : writer->room * 2;
-        struct block *larger = reallocarray(writer->index.blocks, room, sizeof *larger);
-        ok = larger != NULL;
-        if (ok) {
-            writer->index.blocks = larger;
-            writer->room = room;
-        }
-    }
+    bool ok = make_room(writer);
     if (ok)
         writer->index.blocks[writer->index.count++] = *block;
     pthread_mutex_unlock(&work->lock);
