@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,22 +25,30 @@ static void ready(void) {
     fflush(stdout);
 }
 
+static atomic_int running;
+
 static void *spin(void *unused) {
+    running++;
     for (;;)
         __asm__ volatile("" ::: "memory");
     return unused;
 }
 
 static void *sleep_on(void *unused) {
+    running++;
     for (;;)
         pause();
     return unused;
 }
 
+/* Starts a thread and waits until it runs: until then, the library keeps every signal blocked in it. */
 static void start_thread(void *(*body)(void *)) {
     pthread_t thread;
+    int before = running;
     if (pthread_create(&thread, NULL, body, NULL) != 0)
         exit(99);
+    while (running == before)
+        sched_yield();
 }
 
 /* Adds a filter that refuses one system call with EPERM. */
