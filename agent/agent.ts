@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import type { PodView } from '../contract/pods.ts';
 import { asSnapshotError, type SnapshotError } from './errors.ts';
 import { checkpoint } from './operations/checkpoint.ts';
-import type { AgentContext, Declined, Outcome, TooEarly } from './operations/context.ts';
+import type { AgentContext, Outcome, TooEarly } from './operations/context.ts';
 import type { Guards } from './operations/guards.ts';
 import { restoreContainer } from './operations/restore.ts';
 import { type CheckpointWanted, type Decision, decide, type History, type RestoreWanted } from './plan/decide.ts';
@@ -70,7 +70,7 @@ export function newAgent(context: AgentContext, pods: PodSource, guards: Guards)
     const request = { operationId, traceId, pod, signal: cancel.signal };
     const opContext = { ...context, log: opLog };
     const started = performance.now();
-    let ended: Outcome | TooEarly | Declined;
+    let ended: Outcome | TooEarly;
     context.liveOperations.add(operationId);
     try {
       ended =
@@ -81,11 +81,6 @@ export function newAgent(context: AgentContext, pods: PodSource, guards: Guards)
       ended = { result: 'failed', failure: asSnapshotError(error), failedStep: 'reach', timings: [], figures: {} };
     } finally {
       context.liveOperations.delete(operationId);
-    }
-    if (ended.result === 'declined') {
-      hopeless.add(wanted.container.id);
-      opLog.warn({ reason: ended.reason }, 'not tried');
-      return undefined;
     }
     if (ended.result === 'too-early') {
       sayOnce(wanted.container.id, ended.reason, () => opLog.info({ reason: ended.reason }, 'not yet'));

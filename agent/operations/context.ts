@@ -50,12 +50,6 @@ export interface TooEarly {
   readonly reason: string;
 }
 
-/** An attempt that would end as an earlier one did: it is not made. */
-export interface Declined {
-  readonly result: 'declined';
-  readonly reason: string;
-}
-
 /** A value that an earlier step provides to later ones; reading it before is a defect. */
 export function slot<T>(name: string): { get(): T; set(value: T): T; readonly filled: boolean } {
   let held: { readonly value: T } | undefined;

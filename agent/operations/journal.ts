@@ -22,7 +22,7 @@ export type Transition = Omit<JournalEntry, 'seq' | 'at' | 'bootId' | 'details'>
 export interface Journal {
   /** What was wrong with the file when it was opened; each is to be logged loudly. */
   readonly warnings: readonly string[];
-  /** Resolves once the transition is on disk. Transitions are written in the order of the calls. */
+  /** Resolves once the transition is on disk (a mere step: written). Transitions are written in the order of the calls. */
   append(transition: Transition): Promise<JournalEntry>;
   /** The last transition of each operation of this boot that has not ended. */
   openOperations(): JournalEntry[];
@@ -116,7 +116,8 @@ class FileJournal implements Journal {
     const entry = this.#entryOf(transition);
     try {
       await this.#file.appendFile(`${JSON.stringify(entry)}\n`);
-      await this.#file.datasync();
+      // Steps only matter to this boot, and a killed agent loses nothing that it has written: only what outlives a boot is synced.
+      if (entry.state !== 'step') await this.#file.datasync();
     } catch (cause) {
       this.#broken = new SnapshotError('INTERNAL', `the journal cannot be written: ${String(cause)}`, { cause });
       throw this.#broken;

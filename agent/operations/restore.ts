@@ -1,23 +1,16 @@
 import { SENTINELS } from '../../contract/keys.ts';
 import { controlDir, restoreCompleteText } from '../container/control.ts';
 import { type Adoption, adopt, type RestoredContainer } from '../container/life.ts';
-import { pinProcess } from '../container/pinned.ts';
 import type { Placeholder } from '../container/placeholder.ts';
 import { readProcess } from '../container/tree.ts';
 import { SnapshotError } from '../errors.ts';
 import type { ProcessId } from '../host/native.ts';
 import type { RestoreWanted } from '../plan/decide.ts';
+import { artifactDir, hasDirectory } from '../store/paths.ts';
 import { holdReader, type ReaderHold } from '../store/readers.ts';
-import { type Artifact, artifactState, readArtifact } from '../store/verify.ts';
+import { type Artifact, readArtifact } from '../store/verify.ts';
 import { type Attempt, beginAttempt, outcomeOf } from './attempt.ts';
-import {
-  type AgentContext,
-  type Declined,
-  type OperationRequest,
-  type Outcome,
-  slot,
-  type TooEarly,
-} from './context.ts';
+import { type AgentContext, type OperationRequest, type Outcome, slot, type TooEarly } from './context.ts';
 import { sweepVolume } from './housekeeping.ts';
 import {
   applyFiles,
@@ -52,23 +45,14 @@ export async function restoreContainer(
   context: AgentContext,
   request: Request,
   onRestored: (restored: Restored) => void,
-): Promise<Outcome | TooEarly | Declined> {
+): Promise<Outcome | TooEarly> {
   const target = await reachTarget(context, request);
   try {
-    const { checkpointId: id, version } = request.wanted;
-    const found = await artifactState(target.volume, { id, version, keys: context.keys });
-    if (found.state === 'absent') return { result: 'too-early', reason: 'the artifact is not there yet' };
-    const artifactKey = found.state === 'complete' ? found.artifact.record.operationId : '';
-    const refused = context.journal.refusalOf(request.pod.uid, request.wanted.container.name);
-    if (artifactKey !== '' && refused?.details['artifact'] === artifactKey)
-      return {
-        result: 'declined',
-        reason: `this artifact was refused for this pod before (${String(refused.details['code'])}): it is not tried again`,
-      };
+    if (!(await isThere(target, request))) return { result: 'too-early', reason: 'the artifact is not there yet' };
     const attempt = beginAttempt(context, request, target);
     await attempt.note('started');
-    const { outcome, restored } = await perform(context, request, target, attempt);
-    await attempt.end(outcome, { artifact: artifactKey });
+    const { outcome, restored, details } = await perform(context, request, target, attempt);
+    await attempt.end(outcome, details);
     if (restored !== undefined) onRestored(restored);
     if (context.config.storage.accessMode === 'podMount') await sweepVolume(context, target.volume);
     return outcome;
@@ -77,13 +61,18 @@ export async function restoreContainer(
   }
 }
 
+/** An artifact gets its name when it is complete: before that there is nothing to look into. */
+async function isThere({ volume }: Target, { wanted }: Request): Promise<boolean> {
+  return await hasDirectory(volume.root, artifactDir(volume, { id: wanted.checkpointId, version: wanted.version }));
+}
+
 /** The restore itself: read it as the list of its steps. */
 async function perform(
   context: AgentContext,
   request: Request,
   target: Target,
   attempt: Attempt,
-): Promise<{ outcome: Outcome; restored: Restored | undefined }> {
+): Promise<{ outcome: Outcome; restored: Restored | undefined; details: Record<string, unknown> }> {
   const { config, native, log } = context;
   const { checkpointId: id, version } = request.wanted;
   const hold = slot<ReaderHold>('reader');
@@ -114,6 +103,7 @@ async function perform(
             directory,
           }),
         );
+        requireNotRefusedBefore(context, request, artifact.get());
         placeholder.set(await requireMatch(context, target, artifact.get()));
       },
     },
@@ -139,6 +129,8 @@ async function perform(
     {
       name: 'halt',
       run: async () => {
+        // One of an earlier restore: the emptyDir it lies in outlives containers. A control directory that is not safe is refused here.
+        await native.remove(target.main.id, controlDir(target.running.env).path, SENTINELS.restored);
         halted.set(await haltContainer(context, target));
       },
       undo: async () => {
@@ -150,7 +142,6 @@ async function perform(
       run: async (signal) => {
         await attempt.note('point-of-no-return');
         isTouched = true;
-        await native.remove(target.main.id, controlDir(target.running.env).path, SENTINELS.restored);
         await applyFiles(context, target, images.get(), artifact.get(), { deadlineMs, signal });
       },
       undo: () => endContainer(target),
@@ -173,10 +164,8 @@ async function perform(
       name: 'adopt',
       run: async () => {
         await wakeTasks(context, halted.get());
-        // A pin of its own: it is held for as long as the container lives.
-        const placeholderPin = await pinProcess(native, target.main.id.pid, target.main.id.start);
         const { root, innerPid } = revived.get();
-        const container = { containerId: target.running.id, placeholder: placeholderPin, root, innerPid };
+        const container = { containerId: target.running.id, placeholder: target.main, root, innerPid };
         const adoption = await adopt(native, container);
         restored.set({ ...container, operationId: request.operationId, adoption });
       },
@@ -192,10 +181,10 @@ async function perform(
     {
       name: 'release',
       run: async () => {
-        const { path, declared } = controlDir(target.running.env);
-        const seen = await native.look(target.main.id, path, SENTINELS.restored);
+        const { path } = controlDir(target.running.env);
+        const { dir } = await native.look(target.main.id, path, SENTINELS.restored);
         const text = restoreCompleteText(request.operationId, `${id}/${version}`);
-        if (seen.dir || declared) await native.put(target.main.id, path, SENTINELS.restored, text);
+        if (dir) await native.put(target.main.id, path, SENTINELS.restored, text);
       },
     },
   ];
@@ -209,10 +198,23 @@ async function perform(
   prefetch.abort();
   if (hold.filled) await hold.get().stop();
   const outcome = outcomeOf(result, { filledBytes });
-  if (result.failure === undefined) return { outcome, restored: restored.get() };
+  const details = artifact.filled ? { artifact: artifact.get().record.operationId } : {};
+  if (result.failure === undefined) {
+    target.handOver();
+    return { outcome, restored: restored.get(), details };
+  }
   if (revived.filled) revived.get().root.release();
-  if (restored.filled) restored.get().placeholder.release();
-  return { outcome, restored: undefined };
+  return { outcome, restored: undefined, details };
+}
+
+/** A container that restarts after a refusal asks again; nothing has changed, so the answer is given without another look. */
+function requireNotRefusedBefore(context: AgentContext, request: Request, { record }: Artifact): void {
+  const refused = context.journal.refusalOf(request.pod.uid, request.wanted.container.name);
+  if (refused === undefined || refused.details['artifact'] !== record.operationId) return;
+  throw new SnapshotError(
+    'RESTORE_REFUSED',
+    `this artifact was refused for this pod on this node before (operation ${refused.operationId}): it is not tried again`,
+  );
 }
 
 /** What an agent that starts later needs to go on guarding the container. */

@@ -121,9 +121,11 @@ export async function applyFiles(
 ): Promise<void> {
   const { native } = context;
   await target.main.check();
-  await native.apply(target.main.id, { mount: '/', tar: images.rootfsTar, removed: images.rootfsRemoved, ...limits });
-  if (artifact.record.files.some(({ path }) => path === 'rootfs/shm.tar'))
-    await native.apply(target.main.id, { mount: '/dev/shm', tar: images.shmTar, ...limits });
+  const hasShm = artifact.record.files.some(({ path }) => path === 'rootfs/shm.tar');
+  await Promise.all([
+    native.apply(target.main.id, { mount: '/', tar: images.rootfsTar, removed: images.rootfsRemoved, ...limits }),
+    hasShm ? native.apply(target.main.id, { mount: '/dev/shm', tar: images.shmTar, ...limits }) : undefined,
+  ]);
 }
 
 /** The restored tree, still stopped. */

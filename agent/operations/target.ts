@@ -17,6 +17,8 @@ export interface Target {
   readonly workDir: string;
   /** How long it took to reach it: the first steps of the operation. */
   readonly timings: readonly StepTiming[];
+  /** Gives the pinned process away: `release` no longer lets go of it. */
+  handOver(): PinnedProcess;
   /** Lets go of everything; the container and the volume stay as they are. */
   release(): Promise<void>;
 }
@@ -35,7 +37,8 @@ export async function reachTarget(
   const running = await runtime.running(container.id);
   clock.lap('resolve');
   const main = await pinProcess(native, running.hostPid);
-  const undo: (() => Promise<void> | void)[] = [() => main.release()];
+  let isOurs = true;
+  const undo: (() => Promise<void> | void)[] = [() => (isOurs ? main.release() : undefined)];
   const release = async () => {
     for (const action of undo.splice(0).toReversed())
       await Promise.resolve(action()).catch((err: unknown) => context.log.warn({ err }, 'clean-up failed'));
@@ -60,7 +63,11 @@ export async function reachTarget(
     });
     undo.push(volume.detach);
     clock.lap('attach');
-    return { running, podIps, main, volume, workDir: work.path, timings: clock.laps, release };
+    const handOver = () => {
+      isOurs = false;
+      return main;
+    };
+    return { handOver, running, podIps, main, volume, workDir: work.path, timings: clock.laps, release };
   } catch (error) {
     await release();
     throw error;
