@@ -159,7 +159,15 @@ function report(log: Logger, outcome: Outcome, seconds: number): void {
   }
   const { code, message, advice, reasons, cause } = outcome.failure;
   log.error(
-    { ...fields, code, step: outcome.failedStep, problem: message, advice, reasons, cause: cause && String(cause) },
+    {
+      ...fields,
+      code,
+      step: outcome.failedStep,
+      problem: message,
+      advice,
+      reasons,
+      cause: cause instanceof Error ? cause.message : undefined,
+    },
     'operation failed',
   );
 }

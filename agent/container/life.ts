@@ -80,7 +80,7 @@ async function rootEnd(native: Native, root: PinnedProcess): Promise<number | un
 }
 
 function forwardTerm(native: Native, container: RestoredContainer, log: Logger): () => void {
-  const timer = setInterval(async () => {
+  const look = async () => {
     const text = await readFile(`${native.options.procRoot}/${container.placeholder.id.pid}/status`, 'utf8').catch(
       () => '',
     );
@@ -88,6 +88,7 @@ function forwardTerm(native: Native, container: RestoredContainer, log: Logger):
     clearInterval(timer);
     log.info({ containerId: container.containerId }, 'SIGTERM forwarded to the restored process');
     await container.root.signal(SIGTERM).catch(() => undefined);
-  }, TERM_POLL_MS);
+  };
+  const timer = setInterval(() => void look(), TERM_POLL_MS);
   return () => clearInterval(timer);
 }

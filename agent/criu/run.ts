@@ -60,8 +60,8 @@ export async function dump(native: Native, request: DumpRequest): Promise<void> 
 async function serveHook(socketPath: string, onFrozen: () => Promise<boolean>): Promise<Server> {
   const server = createServer((socket: Socket) => {
     socket.on('error', () => undefined);
-    socket.once('data', async () => {
-      socket.end((await onFrozen()) ? 'ok\n' : 'failed\n');
+    socket.once('data', () => {
+      void onFrozen().then((isGood) => socket.end(isGood ? 'ok\n' : 'failed\n'));
     });
   });
   await new Promise<void>((resolve, reject) => {

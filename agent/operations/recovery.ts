@@ -58,8 +58,8 @@ async function settle(
 async function announce(context: AgentContext, armed: JournalEntry): Promise<void> {
   const { pid, startTime } = armed.containerKey;
   const id = { pid, start: startTime };
-  const directory = String(armed.details['controlDir'] ?? '');
-  if (directory === '' || !(await context.native.look(id, directory, SENTINELS.restored)).dir) return;
+  const directory = armed.details['controlDir'];
+  if (typeof directory !== 'string' || !(await context.native.look(id, directory, SENTINELS.restored)).dir) return;
   const text = restoreCompleteText(armed.operationId, `${armed.checkpointId}/${armed.version}`);
   await context.native.put(id, directory, SENTINELS.restored, text);
 }

@@ -73,15 +73,12 @@ export interface RunningContainer {
   readonly memoryLimitBytes: number | undefined;
 }
 
+type UnaryCall = 'Version' | 'ListPodSandbox' | 'PodSandboxStatus' | 'ListContainers' | 'ContainerStatus';
 type Unary = (request: object, options: grpc.CallOptions, done: (error: unknown, answer: unknown) => void) => void;
-interface RuntimeClient extends grpc.Client {
-  readonly Version: Unary;
-  readonly ListPodSandbox: Unary;
-  readonly PodSandboxStatus: Unary;
-  readonly ListContainers: Unary;
-  readonly ContainerStatus: Unary;
-  readonly GetContainerEvents: (request: object) => grpc.ClientReadableStream<unknown>;
-}
+type RuntimeClient = grpc.Client &
+  Readonly<Record<UnaryCall, Unary>> & {
+    readonly GetContainerEvents: (request: object) => grpc.ClientReadableStream<unknown>;
+  };
 
 /** The container runtime's socket: the only client of CRI in the agent. */
 export interface Runtime {
@@ -115,11 +112,7 @@ export function openRuntime(socketPath: string): Runtime {
     'grpc.max_receive_message_length': 64 << 20,
   }) as unknown as RuntimeClient;
 
-  const ask = async <T>(
-    name: Exclude<keyof RuntimeClient & string, keyof grpc.Client | 'GetContainerEvents'>,
-    request: object,
-    shape: z.ZodType<T>,
-  ): Promise<T> => {
+  const ask = async <T>(name: UnaryCall, request: object, shape: z.ZodType<T>): Promise<T> => {
     const answer = await new Promise<unknown>((resolve, reject) => {
       client[name](request, { deadline: Date.now() + CALL_DEADLINE_MS }, (error, value) =>
         error ? reject(error) : resolve(value),
