@@ -25,7 +25,7 @@ import { draftRecord } from './draft.ts';
 import { type Finalized, finalize } from './finalize.ts';
 import { sweepVolume } from './housekeeping.ts';
 import { dropPending, type Pending, savePending } from './pending.ts';
-import { runSteps, type Step, type StepTiming } from './steps.ts';
+import { QUICK_STEP_MS, runSteps, type Step, type StepTiming } from './steps.ts';
 import { reachTarget, type Target } from './target.ts';
 
 type Request = OperationRequest<CheckpointWanted>;
@@ -139,6 +139,7 @@ async function capture(context: AgentContext, request: Request, target: Target, 
     },
     {
       name: 'criu-dump',
+      deadlineMs,
       run: async (signal) => {
         const beforeRelease = async (frozen: FrozenResult) => {
           const { path } = staging.get();
@@ -168,6 +169,7 @@ async function capture(context: AgentContext, request: Request, target: Target, 
         },
     {
       name: 'finalize',
+      deadlineMs,
       run: async (signal) => {
         stats.set(await readDumpStats(join(target.workDir, 'stats-dump')));
         const { freezingSeconds, frozenSeconds } = stats.get();
@@ -183,6 +185,7 @@ async function capture(context: AgentContext, request: Request, target: Target, 
     },
     {
       name: 'publish',
+      deadlineMs,
       run: async () => {
         const parts = { staging: staging.get(), pending: pending.get(), finalized: finalized.get(), timings };
         await publishPending(context, { volume: target.volume, ...parts });
@@ -199,7 +202,7 @@ async function capture(context: AgentContext, request: Request, target: Target, 
   const result = await runSteps(steps, {
     signal: request.signal,
     log,
-    defaultDeadlineMs: deadlineMs,
+    defaultDeadlineMs: QUICK_STEP_MS,
     before: target.timings,
     onStep: attempt.step,
     onTiming: (timing) => timings.push(timing),

@@ -26,7 +26,7 @@ import {
   wakeTasks,
   wakeTree,
 } from './revive.ts';
-import { runSteps, type Step } from './steps.ts';
+import { QUICK_STEP_MS, runSteps, type Step } from './steps.ts';
 import { reachTarget, type Target } from './target.ts';
 
 type Request = OperationRequest<RestoreWanted>;
@@ -121,6 +121,7 @@ async function perform(
     },
     {
       name: 'images',
+      deadlineMs,
       run: async () => {
         images.set(await takeImages(target, artifact.get(), hold.get().directory));
         await requireHarmless(images.get(), artifact.get(), placeholder.get());
@@ -139,6 +140,7 @@ async function perform(
     },
     {
       name: 'rootfs',
+      deadlineMs,
       run: async (signal) => {
         await attempt.note('point-of-no-return');
         isTouched = true;
@@ -148,12 +150,14 @@ async function perform(
     },
     {
       name: 'criu-restore',
+      deadlineMs,
       run: async (signal) => {
         revived.set(await revive(context, target, images.get(), artifact.get(), { deadlineMs, signal }));
       },
     },
     {
       name: 'fill',
+      deadlineMs,
       run: async (signal) => {
         const { directory } = hold.get();
         const parts = { directory, images: images.get(), revived: revived.get(), deadlineMs, signal };
@@ -191,7 +195,7 @@ async function perform(
   const result = await runSteps(steps, {
     signal: request.signal,
     log,
-    defaultDeadlineMs: deadlineMs,
+    defaultDeadlineMs: QUICK_STEP_MS,
     before: target.timings,
     onStep: attempt.step,
   });

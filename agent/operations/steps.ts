@@ -37,6 +37,9 @@ export function stopwatch(): { readonly laps: StepTiming[]; lap(step: string): v
   };
 }
 
+/** Deadline of steps that do not depend on how much is to be moved. */
+export const QUICK_STEP_MS = 60_000;
+
 /** How long an abandoned step may take to notice that it was aborted. */
 const SETTLE_MS = 15_000;
 
