@@ -1,11 +1,14 @@
 import { readFile } from 'node:fs/promises';
 import type { Logger } from 'pino';
+import { SnapshotError } from '../errors.ts';
 import type { Native, ProcessId } from '../host/native.ts';
 import type { PinnedProcess } from './pinned.ts';
 import { exitCodeOf, parseStat, parseStatus } from './proc.ts';
 
 const SIGKILL = 9;
 const SIGTERM = 15;
+const SIGCONT = 18;
+const SIGSTOP = 19;
 /** How often a foreign PID 1 is looked at for a pending SIGTERM: small against the grace period of any pod. */
 const TERM_POLL_MS = 200;
 /** The exit code where the real one cannot be known any more: that of a killed container. */
@@ -24,15 +27,30 @@ export interface RestoredContainer {
 export type Adoption = 'standby' | 'foreign';
 
 /**
- * Ties the container's life to the restored process. snapshot-standby takes the duty over by itself and needs the agent no
- * more. Any other PID 1 gets SIGTERM blocked once, so that it stays visible as pending; the agent forwards it (see `guard`).
+ * Ties the container's life to the restored process, and wakes the tasks that were halted for the restore. snapshot-standby takes the
+ * duty over by itself and needs the agent no more. Any other PID 1 stays halted: it only waited, and so it neither reaps the
+ * restored process, which keeps its exit code readable, nor acts on a SIGTERM, which stays visible as pending for the agent to
+ * forward (see `guard`). Where it has no handler the kernel would drop the signal, so that is blocked as well.
  */
-export async function adopt(native: Native, container: RestoredContainer): Promise<Adoption> {
-  if (await isStandby(native, container.placeholder.id)) {
-    const { armed } = await native.arm(container.placeholder.id, container.innerPid);
+export async function adopt(
+  native: Native,
+  container: RestoredContainer,
+  halted: readonly ProcessId[],
+): Promise<Adoption> {
+  const main = container.placeholder.id;
+  if (await isStandby(native, main)) {
+    await native.signal(SIGCONT, halted);
+    const { armed } = await native.arm(main, container.innerPid);
     if (armed) return 'standby';
+    await native.signal(SIGSTOP, [main]);
+  } else {
+    const others = halted.filter(({ pid }) => pid !== main.pid);
+    if (others.length > 0) await native.signal(SIGCONT, others);
   }
-  await native.blockSignal(container.placeholder.id, SIGTERM);
+  await native.blockSignal(main, SIGTERM).catch((error: unknown) => {
+    // It waits for signals that it handles: those stay pending while it is halted.
+    if (!(error instanceof SnapshotError && error.code === 'CAPABILITY_MISSING')) throw error;
+  });
   return 'foreign';
 }
 

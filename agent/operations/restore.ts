@@ -167,10 +167,9 @@ async function perform(
     {
       name: 'adopt',
       run: async () => {
-        await wakeTasks(context, halted.get());
         const { root, innerPid } = revived.get();
         const container = { containerId: target.running.id, placeholder: target.main, root, innerPid };
-        const adoption = await adopt(native, container);
+        const adoption = await adopt(native, container, halted.get());
         restored.set({ ...container, operationId: request.operationId, adoption });
       },
     },
