@@ -2,7 +2,7 @@ import type { Reason } from '../../errors.ts';
 import { type AdmissionTarget, type Images, list, SAME_POD } from './admission-subject.ts';
 import { capabilityNames } from './capabilities.ts';
 import type { Credentials } from './credentials.ts';
-import type { Process } from './processes.ts';
+import type { Process, SeccompFilter } from './processes.ts';
 
 const SETS = ['inheritable', 'permitted', 'effective', 'bounding', 'ambient'] as const;
 
@@ -56,23 +56,45 @@ export function privilegeReasons(images: Images, target: AdmissionTarget): Reaso
 const plainLabel = (label: string | undefined) =>
   label?.replace(/ \((enforce|complain|kill|mixed|prompt|unconfined)\)$/, '');
 
+/**
+ * The threads with the seccomp filters that they will have. Filters that all threads of a process have are written once, with the main
+ * thread, which installs them in all others. That works only where no other thread has filters of its own; where the images
+ * say otherwise, no CRIU wrote them, and installing may fail in silence: then no thread counts as filtered.
+ */
+function filteredThreads(images: Images): (Thread & { mode: number; chain: readonly SeccompFilter[] })[] {
+  const chainOf = ({ seccompFilter }: Credentials) =>
+    seccompFilter === undefined ? [] : images.seccompChain(seccompFilter);
+  return images.processes.flatMap((process) => {
+    const threads = process.credentials.map((thread) => ({
+      process,
+      thread,
+      mode: thread.seccompMode,
+      chain: chainOf(thread),
+    }));
+    const [main, ...others] = threads;
+    if (main === undefined || !threads.some(({ chain }) => chain.some(({ ofAllThreads }) => ofAllThreads)))
+      return threads;
+    const isShared = main.chain.every(({ ofAllThreads }) => ofAllThreads) && others.every(({ mode }) => mode === 0);
+    const { mode, chain } = isShared ? main : { mode: 0, chain: [] };
+    return threads.map((one) => ({ ...one, mode, chain }));
+  });
+}
+
 /** Seccomp filters and the label of the security module. */
 export function confinementReasons(images: Images, target: AdmissionTarget): Reason[] {
   const threads = threadsOf(images);
   const reasons: Reason[] = [];
-  const chain = ({ thread }: Thread) =>
-    thread.seccompFilter === undefined ? [] : images.seccompChain(thread.seccompFilter);
-  const prefixed = (filters: readonly string[]) =>
-    target.seccompFilters.every((filter, index) => filters[index] === filter);
-  const weaker = threads.filter((one) => {
-    if (target.seccompMode === 1) return one.thread.seccompMode !== 1;
-    return target.seccompMode === 2 && !(one.thread.seccompMode === 2 && prefixed(chain(one)));
+  const prefixed = (chain: readonly SeccompFilter[]) =>
+    target.seccompFilters.every((code, index) => chain[index]?.code === code);
+  const weaker = filteredThreads(images).filter(({ mode, chain }) => {
+    if (target.seccompMode === 1) return mode !== 1;
+    return target.seccompMode === 2 && !(mode === 2 && prefixed(chain));
   });
   if (weaker.length > 0) {
     reasons.push({
       code: 'SECCOMP_WEAKER',
       message: `${named(weaker)}: the seccomp filters do not begin with those of the target container`,
-      found: list(weaker.map((one) => `mode ${one.thread.seccompMode} with ${chain(one).length} filters`)),
+      found: list(weaker.map(({ mode, chain }) => `mode ${mode} with ${chain.length} filters`)),
       wanted: `mode ${target.seccompMode} with the ${target.seccompFilters.length} filters of the target first`,
       advice: 'Give the target pod the seccomp profile of the source.',
     });

@@ -97,8 +97,17 @@ export async function readProcesses(dir: string): Promise<Process[]> {
   return processes;
 }
 
-/** A thread's `seccompFilter` → the code of its filters in hex, oldest first. Throws ARTIFACT_CORRUPT for an index that leads nowhere. */
-export type SeccompChains = (index: number) => readonly string[];
+export interface SeccompFilter {
+  /** In hex. */
+  readonly code: string;
+  /** The main thread installs it for every thread (TSYNC): so CRIU writes filters that all threads of a process have. */
+  readonly ofAllThreads: boolean;
+}
+
+/** A thread's `seccompFilter` → its filters, oldest first. Throws ARTIFACT_CORRUPT for an index that leads nowhere. */
+export type SeccompChains = (index: number) => readonly SeccompFilter[];
+
+const TSYNC = 1;
 
 /**
  * seccomp.img as a function from a thread's index to its whole chain. The index is that of the oldest filter and the field called
@@ -111,14 +120,15 @@ export async function readSeccompFilters(dir: string): Promise<SeccompChains> {
     : undefined;
   const filters = message === undefined ? [] : inners(message, 1, 'seccomp filter');
   return (index) => {
-    const chain: string[] = [];
+    const chain: SeccompFilter[] = [];
     for (let at: number | undefined = index; at !== undefined; ) {
       const filter: Message | undefined = filters[at];
       if (filter === undefined) throw corrupt(`seccomp.img: there is no filter ${at}`);
       if (chain.length >= filters.length) throw corrupt(`seccomp.img: the chain of filter ${index} is a loop`);
       const code = required(bytesOf(filter, 1), filter, 'the code');
       if (code.length % 8 !== 0) throw corrupt(`seccomp.img: filter ${at} has ${code.length} bytes`);
-      chain.push(Buffer.from(code).toString('hex'));
+      const ofAllThreads = ((uint(filter, 3) ?? 0) & TSYNC) !== 0;
+      chain.push({ code: Buffer.from(code).toString('hex'), ofAllThreads });
       at = uint(filter, 2);
     }
     return chain;

@@ -38,11 +38,18 @@ const TARGET: AdmissionTarget = {
 const FILTER_A = '0600000000000000';
 const FILTER_B = '0600000001000000';
 
-/** seccomp.img: A alone is 0, A and then B is 1, B alone is 2. */
+/** seccomp.img: A alone is 0, A and then B is 1, B alone is 2; A for all threads is 3, and with B for one thread after it 4. */
 function putFilters(dir: string): void {
-  const filter = (hex: string, prev?: number) =>
-    message([1, Buffer.from(hex, 'hex')], ...(prev === undefined ? [] : ([[2, prev]] as [number, number][])));
-  put(dir, 'seccomp.img', 'seccomp', [message([1, filter(FILTER_A)], [1, filter(FILTER_A, 2)], [1, filter(FILTER_B)])]);
+  const filter = (hex: string, ...more: [number, number][]) => message([1, Buffer.from(hex, 'hex')], ...more);
+  put(dir, 'seccomp.img', 'seccomp', [
+    message(
+      [1, filter(FILTER_A)],
+      [1, filter(FILTER_A, [2, 2])],
+      [1, filter(FILTER_B)],
+      [1, filter(FILTER_A, [3, 1])],
+      [1, filter(FILTER_A, [2, 2], [3, 1])],
+    ),
+  ]);
 }
 
 async function codes(prepare: (dir: string) => void, target: Partial<AdmissionTarget> = {}): Promise<string[]> {
@@ -95,6 +102,16 @@ describe('admissionProblems', () => {
       'SECCOMP_WEAKER',
     ]);
     expect(await codes(one({ seccomp: 0 }), { seccompMode: 1 })).toEqual(['SECCOMP_WEAKER']);
+  });
+
+  it('counts filters that the main thread installs for all threads, where no other thread has its own', async () => {
+    const filtered = { seccompMode: 2, seccompFilters: [FILTER_A] };
+    expect(await codes(one({ seccomp: 3 }, {}, {}), filtered)).toEqual([]);
+    expect(await codes(one({ seccomp: 0 }, {}), filtered)).toEqual(['SECCOMP_WEAKER']);
+    expect(await codes(one({ seccomp: 3 }, { seccomp: 0 }), filtered)).toEqual(['SECCOMP_WEAKER']);
+    expect(await codes(one({ seccomp: 0 }, { seccomp: 3 }), filtered)).toEqual(['SECCOMP_WEAKER']);
+    expect(await codes(one({}, { seccomp: 3 }), filtered)).toEqual(['SECCOMP_WEAKER']);
+    expect(await codes(one({ seccomp: 4 }, {}), filtered)).toEqual(['SECCOMP_WEAKER']);
   });
 
   it('wants the label of the target where it has one', async () => {
