@@ -1,0 +1,123 @@
+import type { Figures } from './contenders.ts';
+import { say, table } from './terminal.ts';
+
+/** One repetition of one contender. */
+export interface Measured extends Figures {
+  readonly contender: string;
+  readonly mebibytes: number;
+  readonly repetition: number;
+}
+
+/** The middle value, or the mean of the two in the middle. */
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  const upper = sorted[middle] ?? Number.NaN;
+  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2;
+}
+
+/** Medians of one contender at one size, and how they compare to plain CRIU's. */
+export interface Summary {
+  readonly contender: string;
+  readonly mebibytes: number;
+  readonly repetitions: number;
+  readonly checkpoint: number;
+  readonly pause: number;
+  readonly restore: number;
+  readonly checkpointRatio: number;
+  readonly pauseRatio: number;
+  readonly restoreRatio: number;
+  readonly parts: Readonly<Record<string, number>>;
+}
+
+export const YARDSTICK = 'plain criu';
+
+export function summarise(measured: readonly Measured[]): Summary[] {
+  const groups = new Map<string, Measured[]>();
+  for (const row of measured) {
+    const key = `${row.mebibytes} ${row.contender}`;
+    groups.set(key, [...(groups.get(key) ?? []), row]);
+  }
+  const medians = [...groups.values()].flatMap((rows) => {
+    const [first] = rows;
+    if (first === undefined) return [];
+    const of = (pick: (row: Measured) => number) => median(rows.map(pick));
+    const parts = Object.fromEntries(Object.keys(first.parts).map((name) => [name, of((row) => row.parts[name] ?? 0)]));
+    const { contender, mebibytes } = first;
+    const { checkpoint, pause, restore } = {
+      checkpoint: of((row) => row.checkpoint),
+      pause: of((row) => row.pause),
+      restore: of((row) => row.restore),
+    };
+    return [{ contender, mebibytes, repetitions: rows.length, checkpoint, pause, restore, parts }];
+  });
+  return medians.map((row) => {
+    const base = medians.find(({ contender, mebibytes }) => contender === YARDSTICK && mebibytes === row.mebibytes);
+    const ratio = (name: 'checkpoint' | 'pause' | 'restore') => row[name] / (base?.[name] ?? Number.NaN);
+    return {
+      ...row,
+      checkpointRatio: ratio('checkpoint'),
+      pauseRatio: ratio('pause'),
+      restoreRatio: ratio('restore'),
+    };
+  });
+}
+
+const seconds = (value: number) => value.toFixed(3);
+const ratio = (value: number) => value.toFixed(2);
+const ms = (value: number | undefined) => (value === undefined ? '' : (value * 1000).toFixed(0));
+
+export function printReport(summaries: readonly Summary[]): void {
+  say(`\nMedians in seconds; × is the ratio to ${YARDSTICK}. Page cache warm.\n`);
+  const head = ['memory, contender', 'checkpoint', '×', 'of it pause', '×', 'restore', '×'];
+  const rows = summaries.map((row) => [
+    `${row.mebibytes} MiB  ${row.contender}`,
+    seconds(row.checkpoint),
+    ratio(row.checkpointRatio),
+    seconds(row.pause),
+    ratio(row.pauseRatio),
+    seconds(row.restore),
+    ratio(row.restoreRatio),
+  ]);
+  say(table([head, ...rows]));
+  const agents = summaries.filter(({ contender }) => contender === 'agent');
+  printRestoreParts(agents, summaries);
+  for (const action of ['checkpoint', 'restore'] as const) printSteps(agents, action);
+}
+
+/** Where the time of the agent's restore goes, and what it adds to plain CRIU. */
+function printRestoreParts(agents: readonly Summary[], all: readonly Summary[]): void {
+  say("\nThe agent's restore in milliseconds, from the running placeholder to the end of the operation:\n");
+  const names = ['restore wall', 'restore noticed', 'restore criu', 'restore fill', 'restore agent'];
+  const labels: Record<string, string> = {
+    'restore wall': 'placeholder running → restored',
+    'restore noticed': '  until the agent begins (the runtime is polled)',
+    'restore criu': "  CRIU's own time",
+    'restore fill': '  filling of the large memory',
+    'restore agent': '  everything else: the agent',
+  };
+  const rows = names.map((name) => [labels[name] ?? name, ...agents.map(({ parts }) => ms(parts[name]))]);
+  const net = agents.map(({ mebibytes, restore }) => {
+    const plain = all.find((row) => row.contender === YARDSTICK && row.mebibytes === mebibytes);
+    return ms(restore - (plain?.restore ?? Number.NaN));
+  });
+  say(
+    table([
+      ['', ...agents.map(({ mebibytes }) => `${mebibytes} MiB`)],
+      ...rows,
+      [`operation (without noticing) minus ${YARDSTICK}`, ...net],
+    ]),
+  );
+}
+
+function printSteps(agents: readonly Summary[], action: 'checkpoint' | 'restore'): void {
+  const prefix = `${action} step `;
+  const names = Object.keys(agents[0]?.parts ?? {}).filter((name) => name.startsWith(prefix));
+  say(`\nSteps of the agent's ${action}, milliseconds:\n`);
+  say(
+    table([
+      ['', ...agents.map(({ mebibytes }) => `${mebibytes} MiB`)],
+      ...names.map((name) => [name.slice(prefix.length), ...agents.map(({ parts }) => ms(parts[name]))]),
+    ]),
+  );
+}
