@@ -71,7 +71,10 @@ function cgroupsOf(directory: string): string[] {
 /** Everything that a cluster left behind on this machine, in words; empty where it left nothing. */
 export function leftovers(directory: string, bridge: string): string[] {
   return [
-    ...clusterProcesses(directory).map((one) => `process ${one.pid} ${one.command}`),
+    // A zombie holds nothing any more: this machine's first process collects it sooner or later.
+    ...clusterProcesses(directory)
+      .filter((one) => one.state !== 'Z')
+      .map((one) => `process ${one.pid} ${one.command}`),
     ...mountsBelow(directory).map((path) => `mount ${path}`),
     ...cgroupsOf(directory).map((path) => `cgroup ${path}`),
     ...(existsSync(`/sys/class/net/${bridge}`) ? [`bridge ${bridge}`] : []),
