@@ -3,12 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/sysmacros.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "archive-xattrs.h"
@@ -17,8 +15,7 @@
 enum {
     BLOCK = 1 << 20,
     HOLE_STEP = 1 << 30,
-    MAX_EXTENTS = 1 << 16,          /* of one sparse file; holes after that are stored as zeros */
-    MAX_XATTR_BYTES = 512 * 1024,   /* of one file; readers refuse an extended header above 1 MiB, and base64 adds a third */
+    MAX_EXTENTS = 1 << 16, /* of one sparse file; holes after that are stored as zeros */
 };
 
 struct extent {
@@ -28,8 +25,6 @@ struct extent {
 
 struct write_buffers {
     char data[BLOCK];
-    char names[XATTR_LIST_MAX];
-    char value[XATTR_SIZE_MAX];
     char target[PATH_MAX];
     struct extent extents[MAX_EXTENTS];
     size_t extent_count;
@@ -88,52 +83,6 @@ void archive_writer_free(struct archive_writer *writer) {
     close_descriptor(&writer->descriptor);
 }
 
-/* The value of one attribute, of the open file or of the name in the current directory. */
-static ssize_t get_xattr(const struct archive_file *file, const char *name, char *value) {
-    return file->descriptor >= 0 ? fgetxattr(file->descriptor, name, value, XATTR_SIZE_MAX)
-                                 : lgetxattr(file->name, name, value, XATTR_SIZE_MAX);
-}
-
-static void note_overlay_mark(struct overlay_marks *marks, const char *name, const char *value, ssize_t length) {
-    if (strcmp(name, "trusted.overlay.opaque") == 0 && length == 1 && value[0] == 'y')
-        marks->opaque = true;
-    if (strcmp(name, "trusted.overlay.redirect") == 0 || strcmp(name, "trusted.overlay.metacopy") == 0)
-        marks->redirect = true;
-}
-
-/* Adds the file's attributes to the entry. Returns 0, or 1 after reporting. */
-static int add_xattrs(struct archive_writer *writer, const struct archive_file *file, struct overlay_marks *marks) {
-    struct write_buffers *buffers = writer->buffers;
-    /* There is no flistxattr for a symlink or a device, and no listxattrat before Linux 6.13: work from its directory. */
-    if (file->descriptor < 0 && fchdir(file->directory) != 0)
-        return fail("fchdir", file->path, errno);
-    ssize_t length = file->descriptor >= 0 ? flistxattr(file->descriptor, buffers->names, sizeof buffers->names)
-                                           : llistxattr(file->name, buffers->names, sizeof buffers->names);
-    if (length < 0)
-        return errno == EOPNOTSUPP ? 0 : fail("listxattr", file->path, errno);
-    size_t total = 0;
-    for (const char *name = buffers->names; name < buffers->names + length; name += strlen(name) + 1) {
-        bool stored = xattr_is_stored(name);
-        if (!stored && marks == NULL)
-            continue;
-        ssize_t got = get_xattr(file, name, buffers->value);
-        if (got < 0 && (errno == ENODATA || errno == EOPNOTSUPP))
-            continue;
-        if (got < 0)
-            return fail("getxattr", file->path, errno);
-        if (!stored) {
-            note_overlay_mark(marks, name, buffers->value, got);
-            continue;
-        }
-        total += strlen(name) + (size_t)got;
-        if (total > MAX_XATTR_BYTES)
-            return fail_code("XATTRS_TOO_LARGE", "getxattr", file->path, E2BIG,
-                             "%s: more than %d bytes of extended attributes", file->path, MAX_XATTR_BYTES);
-        archive_entry_xattr_add_entry(writer->entry, name, buffers->value, (size_t)got);
-    }
-    return 0;
-}
-
 int archive_begin(struct archive_writer *writer, const struct archive_file *file, struct overlay_marks *marks) {
     struct archive_entry *entry = archive_entry_clear(writer->entry);
     const struct stat *status = &file->status;
@@ -148,7 +97,7 @@ int archive_begin(struct archive_writer *writer, const struct archive_file *file
         archive_entry_set_rdevmajor(entry, major(status->st_rdev));
         archive_entry_set_rdevminor(entry, minor(status->st_rdev));
     }
-    return add_xattrs(writer, file, marks);
+    return archive_add_xattrs(entry, file, marks);
 }
 
 /* Finds the data of a file that occupies less than its size. Returns 0, or 1 after reporting. */

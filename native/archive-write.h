@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "archive-links.h"
+#include "archive-xattrs.h"
 
 struct archive_writer {
     struct archive *tar;
@@ -18,21 +19,6 @@ struct archive_writer {
     uint64_t entries;
     uint64_t bytes; /* of file content, without holes */
     struct write_buffers *buffers;
-};
-
-/* One file of the tree. DESCRIPTOR: the file itself, opened, for regular files and directories; else -1. */
-struct archive_file {
-    int directory; /* of the directory it lies in */
-    const char *name;
-    int descriptor;
-    const char *path; /* in the archive, "." for the root */
-    struct stat status;
-};
-
-/* What the extended attributes say about a file of an overlay's upper directory. */
-struct overlay_marks {
-    bool opaque;
-    bool redirect; /* or metacopy: content that lies elsewhere */
 };
 
 /* Creates FILE (which must not exist) and starts an archive in it. Returns 0, or 1 after reporting. */
