@@ -6,6 +6,7 @@ import { mkdir, mkdtemp, readFile, rename, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { stringify } from 'yaml';
 import type { JsonLine } from './container.ts';
+import { type CgroupMode, withCgroups } from './containerd.ts';
 import { AGENT_ROOT, CACHE, eventually, host, REPOSITORY } from './host.ts';
 
 const AGENT_ROOT_SCRIPT = resolve(import.meta.dirname, 'agent-root.sh');
@@ -23,6 +24,7 @@ export interface AgentPlace {
   readonly containerd: { readonly socketPath: string; readonly root: string };
   readonly podsDirectory: string;
   readonly cgroup: string;
+  readonly cgroups: CgroupMode;
 }
 
 export interface AgentRequest {
@@ -107,7 +109,8 @@ async function enterArguments(place: AgentPlace, request: AgentRequest, program:
     ...(request.binds ?? []),
   ];
   const unshare = ['unshare', '--mount', '--uts', '--ipc', '--propagation', 'private', '--'];
-  return [...unshare, AGENT_ROOT_SCRIPT, AGENT_ROOT, work, place.cgroup, ...binds, '--', ...program];
+  const entered = [AGENT_ROOT_SCRIPT, AGENT_ROOT, work, place.cgroup, ...binds, '--', ...program];
+  return [...unshare, ...withCgroups(place.cgroups, entered)];
 }
 
 /** A directory with the same path on this machine and in every agent environment of the cluster, for sockets and such. */

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { KUBELET_LABELS } from '../../../contract/keys.ts';
 import { Agent, type AgentPlace, type AgentRequest, enter } from './agent.ts';
-import { type Containerd, startContainerd } from './containerd.ts';
+import { type CgroupMode, type Containerd, startContainerd } from './containerd.ts';
 import type { Cri, SandboxConfig } from './cri.ts';
 import { host } from './host.ts';
 import { imageArchive } from './images.ts';
@@ -33,16 +33,16 @@ export class Cluster {
   readonly #place: AgentPlace;
   readonly #agents: Agent[] = [];
 
-  private constructor(directory: string, containerd: Containerd, network: PodNetwork) {
+  private constructor(directory: string, containerd: Containerd, network: PodNetwork, cgroups: CgroupMode) {
     this.directory = directory;
     this.volume = { hostPath: join(directory, 'volume'), mountPath: '/checkpoints' };
     this.#containerd = containerd;
     this.#network = network;
     const podsDirectory = join(directory, 'pods');
-    this.#place = { directory, containerd, podsDirectory, cgroup: `${basename(directory)}-agent` };
+    this.#place = { directory, containerd, podsDirectory, cgroup: `${basename(directory)}-agent`, cgroups };
   }
 
-  static async start(): Promise<Cluster> {
+  static async start({ cgroups = 'machine' }: { cgroups?: CgroupMode } = {}): Promise<Cluster> {
     if (process.getuid?.() !== 0) throw new Error('a test cluster needs root: it runs containers');
     if (!existsSync('/usr/bin/containerd')) throw new Error("containerd is not installed: run 'make setup'");
     for (const removed of await removeAbandoned())
@@ -55,8 +55,8 @@ export class Cluster {
     const network = await makePodNetwork(directory);
     try {
       await noteOwner(directory, network.bridge);
-      const containerd = await startContainerd(directory, archive);
-      return new Cluster(directory, containerd, network);
+      const containerd = await startContainerd(directory, archive, cgroups);
+      return new Cluster(directory, containerd, network, cgroups);
     } catch (error) {
       await removeLeftovers(directory, network.bridge);
       throw error;

@@ -19,7 +19,19 @@ export interface Containerd {
   stop(): Promise<void>;
 }
 
-function configuration(directory: string, cniPlugins: string): string {
+/** Which cgroups containers and agents see: the machine's own, or v2 alone. */
+export type CgroupMode = 'machine' | 'v2';
+
+const CGROUP_V2 = join(import.meta.dirname, 'cgroup-v2.sh');
+const RUNC_WITHOUT_CONTROLLERS = join(import.meta.dirname, 'runc-without-controllers.mjs');
+
+/** The command line that runs a program where it sees v2 alone. */
+export function withCgroups(mode: CgroupMode, program: readonly string[]): string[] {
+  if (mode === 'machine') return [...program];
+  return ['unshare', '--mount', '--propagation', 'private', '--', CGROUP_V2, ...program];
+}
+
+function configuration(directory: string, cniPlugins: string, cgroups: CgroupMode): string {
   return `version = 2
 root = "${directory}/root"
 state = "${directory}/state"
@@ -38,6 +50,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
       runtime_type = "io.containerd.runc.v2"
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         SystemdCgroup = false
+        BinaryName = "${cgroups === 'v2' ? RUNC_WITHOUT_CONTROLLERS : ''}"
         Root = "${directory}/runc"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "${cniPlugins}"
@@ -61,14 +74,15 @@ interface Daemon {
 }
 
 /** Starts containerd in `directory`, which holds a `cni` directory already, and waits until it answers. */
-async function startDaemon(directory: string): Promise<Daemon> {
+async function startDaemon(directory: string, cgroups: CgroupMode = 'machine'): Promise<Daemon> {
   const configFile = join(directory, 'containerd.toml');
   const log = join(directory, 'containerd.log');
   await mkdir(join(directory, 'root'), { recursive: true });
-  await writeFile(configFile, configuration(directory, cniPluginDirectory()));
+  await writeFile(configFile, configuration(directory, cniPluginDirectory(), cgroups));
   const out = openSync(log, 'a');
   // A process group of its own: an interrupt at the terminal must reach the tests first, which then clean up.
-  const child = spawn('containerd', ['--config', configFile], { stdio: ['ignore', out, out], detached: true });
+  const [program = '', ...args] = withCgroups(cgroups, ['containerd', '--config', configFile]);
+  const child = spawn(program, args, { stdio: ['ignore', out, out], detached: true });
   closeSync(out);
   const cri = new Cri(join(directory, SOCKET));
   const explain = () => readFileSync(log, 'utf8').split('\n').slice(-15).join('\n');
@@ -133,9 +147,13 @@ async function copySeed(seed: string, root: string): Promise<void> {
 }
 
 /** Starts containerd with the images in `directory`, which holds a `cni` directory already, and waits until it can run pods. */
-export async function startContainerd(directory: string, imageArchive: string): Promise<Containerd> {
+export async function startContainerd(
+  directory: string,
+  imageArchive: string,
+  cgroups: CgroupMode,
+): Promise<Containerd> {
   await copySeed(await seedRoot(imageArchive), join(directory, 'root'));
-  const daemon = await startDaemon(directory);
+  const daemon = await startDaemon(directory, cgroups);
   try {
     await eventually(
       'containerd to be ready for pods',
