@@ -1,5 +1,6 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import type { Logger } from 'pino';
+import { LABELS } from '../contract/keys.ts';
 import type { PodView } from '../contract/pods.ts';
 import { asSnapshotError, type SnapshotError } from './errors.ts';
 import { checkpoint } from './operations/checkpoint.ts';
@@ -33,12 +34,17 @@ export function newAgent(context: AgentContext, pods: PodSource, guards: Guards)
   const hopeless = new Set<string>();
   const cancel = new AbortController();
 
-  const history: History = (containerId) => {
-    if (running.has(containerId)) return 'running';
-    if (hopeless.has(containerId)) return 'ended';
-    const outcome = journal.outcomeOf(containerId);
-    return outcome === undefined || outcome.details['retry'] === true ? 'none' : 'ended';
-  };
+  /** One attempt for each container; but one that was restored may be checkpointed when its pod becomes a source. */
+  const historyFor =
+    (pod: PodView): History =>
+    (containerId) => {
+      if (running.has(containerId)) return 'running';
+      if (hopeless.has(containerId)) return 'ended';
+      const outcome = journal.outcomeOf(containerId);
+      if (outcome === undefined || outcome.details['retry'] === true) return 'none';
+      const isSource = pod.labels[LABELS.checkpointSource] === 'true';
+      return isSource && outcome.kind === 'restore' && outcome.state === 'succeeded' ? 'none' : 'ended';
+    };
 
   /** A pod's containers are worked on independently: the key names both. */
   const queue = keyedQueue(config.limits.parallelOperations, work, (key, err) =>
@@ -49,7 +55,7 @@ export function newAgent(context: AgentContext, pods: PodSource, guards: Guards)
     const [uid = '', name = ''] = key.split('/');
     const pod = pods.pod(uid);
     if (pod === undefined) return undefined;
-    const wanted = decide(pod, history).find(
+    const wanted = decide(pod, historyFor(pod)).find(
       (decision): decision is Work =>
         (decision.kind === 'checkpoint' || decision.kind === 'restore') && decision.container.name === name,
     );
@@ -111,7 +117,7 @@ export function newAgent(context: AgentContext, pods: PodSource, guards: Guards)
   function changed(uid: string): void {
     const pod = pods.pod(uid);
     if (pod === undefined) return;
-    for (const decision of decide(pod, history)) {
+    for (const decision of decide(pod, historyFor(pod))) {
       explain(pod, decision);
       if (decision.kind === 'checkpoint' || decision.kind === 'restore') queue.add(`${uid}/${decision.container.name}`);
     }
