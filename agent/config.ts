@@ -6,7 +6,7 @@ import { SnapshotError } from './errors.ts';
 
 const absolute = z
   .string()
-  .regex(/^\/(?!.*\/\.{0,2}(\/|$))/, 'must be an absolute, clean path')
+  .regex(/^\/(?!\.{0,2}\/|\.{1,2}$)(?!.*\/\.{0,2}(\/|$))[^\0\n]*$/, 'must be an absolute, clean path')
   .refine((path) => path.length < 1024, 'is too long');
 const seconds = z.number().positive().max(86_400);
 

@@ -1,17 +1,16 @@
-import { mkdir, rm, symlink } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { type Logger, pino } from 'pino';
 import { newAgent } from './agent.ts';
 import { type Config, loadConfig, socketPath } from './config.ts';
 import { originalKeyWarnings } from './config-original.ts';
 import { asSnapshotError } from './errors.ts';
-import { type Native, openNative } from './host/native.ts';
+import { openNative } from './host/native.ts';
 import type { AgentContext } from './operations/context.ts';
 import { newGuards } from './operations/guards.ts';
 import { keepSwept } from './operations/housekeeping.ts';
 import { openJournal } from './operations/journal.ts';
-import { readNode } from './operations/node.ts';
+import { prepareRunDir, readNode } from './operations/node.ts';
 import { recover } from './operations/recovery.ts';
 import { loadRecordKeys } from './store/key.ts';
 import { AGENT_VERSION } from './version.ts';
@@ -104,16 +103,6 @@ async function serve(config: Config, log: Logger, signal: AbortSignal): Promise<
     await journal.close();
     log.info('stopped');
   }
-}
-
-/** The run directory is a private tmpfs: what is verified there cannot be changed by anybody else, and nothing mounted there spreads. */
-async function prepareRunDir(config: Config, native: Native): Promise<void> {
-  const { runDir, helper } = config.paths;
-  await mkdir(runDir, { recursive: true, mode: 0o700 });
-  await native.privateTmpfs(runDir, config.memory.workBytes);
-  const hook = join(runDir, 'snapshot-hook');
-  await rm(hook, { force: true });
-  await symlink(join(dirname(helper), 'snapshot-helper'), hook);
 }
 
 main().then(

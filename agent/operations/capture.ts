@@ -32,32 +32,39 @@ export interface Subject {
   readonly threads: number;
 }
 
-/** Looks at the workload. Nothing is changed. */
+/** Looks at the workload. Nothing is changed. Whoever gets the subject lets go of its root, where that is not the target's own. */
 export async function inspect(context: AgentContext, target: Target): Promise<Subject> {
+  const restored = context.restoredRoot(target.running.id);
+  if (restored === undefined) return await inspectTree(context, target, target.main);
+  const root = await pinProcess(context.native, restored.pid, restored.start);
+  try {
+    return await inspectTree(context, target, root);
+  } catch (error) {
+    root.release();
+    throw error;
+  }
+}
+
+async function inspectTree(context: AgentContext, target: Target, root: PinnedProcess): Promise<Subject> {
   const { native, config } = context;
   const { procRoot } = config.host;
-  const restored = context.restoredRoot(target.running.id);
-  const root = restored === undefined ? target.main : await pinProcess(native, restored.pid, restored.start);
   const { pid } = root.id;
   const tree = await readTree(procRoot, pid);
-  const mounts = planMounts(await readMounts(procRoot, pid));
-  const stdio = (await Promise.all([0, 1, 2].map((fd) => readlink(`${procRoot}/${pid}/fd/${fd}`).catch(() => '')))) as [
-    string,
-    string,
-    string,
-  ];
+  const stdio = await Promise.all([0, 1, 2].map((fd) => readlink(`${procRoot}/${pid}/fd/${fd}`).catch(() => '')));
   const ipc = await native.ipcUsage(root.id);
+  const total = (of: (status: TreeProcess['status']) => number) =>
+    tree.reduce((sum, { status }) => sum + of(status), 0);
   return {
     root,
     tree,
-    mounts,
-    stdio,
+    mounts: planMounts(await readMounts(procRoot, pid)),
+    stdio: [stdio[0] ?? '', stdio[1] ?? '', stdio[2] ?? ''],
     tty: target.running.tty ? await terminalKey(procRoot, pid) : undefined,
     privateIpc: ipc.shm + ipc.sem + ipc.msg > 0,
     irmapScanPaths: [...config.criu.irmapScanPaths, ...(await watchedDirectories(procRoot, tree))],
-    ownBytes: tree.reduce((sum, { status }) => sum + status.ownBytes, 0),
-    residentBytes: tree.reduce((sum, { status }) => sum + status.residentBytes, 0),
-    threads: tree.reduce((sum, { status }) => sum + status.threads, 0),
+    ownBytes: total((status) => status.ownBytes),
+    residentBytes: total((status) => status.residentBytes),
+    threads: total((status) => status.threads),
   };
 }
 

@@ -101,9 +101,6 @@ async function capture(context: AgentContext, request: Request, target: Target, 
   const pending = slot<Pending>('pending');
   const timings: StepTiming[] = [...target.timings];
 
-  const isKept = () => !leaveRunning && stopped;
-  let stopped = false;
-
   const steps: Step[] = [
     {
       name: 'inspect',
@@ -124,8 +121,9 @@ async function capture(context: AgentContext, request: Request, target: Target, 
       },
       undo: async () => {
         if (!staging.filled) return;
-        // A stopped workload's images are all that is left of it: they are kept, to be finished at the agent's next start.
-        if (isKept()) await staging.get().release();
+        // A stopped workload's images are all that is left of it: they are kept, to be finished later.
+        if (pending.filled && !leaveRunning && !(await isRunning(context, subject.get())))
+          await staging.get().release();
         else await Promise.all([staging.get().discard(), dropPending(config.paths.stateDir, request.operationId)]);
       },
     },
@@ -160,13 +158,7 @@ async function capture(context: AgentContext, request: Request, target: Target, 
     },
     leaveRunning
       ? { name: 'resume', run: () => confirmRunning(context, subject.get()) }
-      : {
-          name: 'stop',
-          run: async () => {
-            stopped = true;
-            await confirmStopped(subject.get());
-          },
-        },
+      : { name: 'stop', run: () => confirmStopped(subject.get()) },
     {
       name: 'finalize',
       deadlineMs,
@@ -251,14 +243,15 @@ function isLeftRunning(context: AgentContext, { wanted }: Request): boolean {
   return wanted.after === undefined ? context.config.criu.leaveRunning : wanted.after === 'resume';
 }
 
+async function isRunning(context: AgentContext, { root }: Subject): Promise<boolean> {
+  const process = await readProcess(context.config.host.procRoot, root.id.pid);
+  return process?.stat.start === root.id.start && !'TtZX'.includes(process.stat.state);
+}
+
 async function confirmRunning(context: AgentContext, subject: Subject): Promise<void> {
   await subject.root.check();
-  const process = await readProcess(context.config.host.procRoot, subject.root.id.pid);
-  if (process === undefined || 'TtZX'.includes(process.stat.state))
-    throw new SnapshotError(
-      'DUMP_FAILED',
-      `the workload did not go on after the dump: its state is ${process?.stat.state}`,
-    );
+  if (!(await isRunning(context, subject)))
+    throw new SnapshotError('DUMP_FAILED', 'the workload did not go on after the dump');
 }
 
 async function confirmStopped(subject: Subject): Promise<void> {

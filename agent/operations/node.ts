@@ -1,6 +1,6 @@
-import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, stat, symlink } from 'node:fs/promises';
 import { arch, availableParallelism, release } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Config } from '../config.ts';
 import { parseCpu } from '../container/proc.ts';
 import { SnapshotError } from '../errors.ts';
@@ -87,6 +87,16 @@ async function criuVersion(config: Config): Promise<string> {
   if (major < CRIU_FLOOR[0] || (major === CRIU_FLOOR[0] && minor < CRIU_FLOOR[1]))
     throw new SnapshotError('CAPABILITY_MISSING', `CRIU ${major}.${minor} is too old: 4.2 or newer is needed`);
   return `${major}.${minor}${version[3] ?? ''}`;
+}
+
+/** The run directory is a private tmpfs: what is verified there cannot be changed by anybody else, and nothing mounted there spreads. */
+export async function prepareRunDir(config: Config, native: Native): Promise<void> {
+  const { runDir, helper } = config.paths;
+  await mkdir(runDir, { recursive: true, mode: 0o700 });
+  await native.privateTmpfs(runDir, config.memory.workBytes);
+  const hook = join(runDir, 'snapshot-hook');
+  await rm(hook, { force: true });
+  await symlink(join(dirname(helper), 'snapshot-helper'), hook);
 }
 
 /** A private directory for one operation below the run directory; removed by `remove`. */

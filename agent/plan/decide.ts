@@ -56,7 +56,11 @@ export function decide(pod: PodView, history: History): Decision[] {
   const targets = targetContainers(pod);
   if (typeof targets === 'string') return [malformed(targets)];
 
-  const isSource = pod.labels[LABELS.checkpointSource] === 'true';
+  const sourceLabel = pod.labels[LABELS.checkpointSource];
+  const isSource = sourceLabel === 'true';
+  // A pod with this label is never a restore target: taking "True" for one would overwrite the worker that was to be saved.
+  if (sourceLabel !== undefined && !isSource)
+    return [malformed(`label ${LABELS.checkpointSource} "${sourceLabel}" is not "true"`)];
   if (isSource && targets.length !== 1)
     return [malformed(`expected exactly 1 target container of a checkpoint source, got ${targets.length}`)];
   const source = isSource ? sourceWishes(pod) : undefined;
