@@ -15,9 +15,11 @@ import {
   finished,
   freshName,
   markReady,
+  type Restored,
   readRecord,
   restored,
   type Source,
+  type SourceRequest,
   sentinel,
   snapshotPod,
 } from './scenario.ts';
@@ -117,33 +119,55 @@ function overlap(ends: readonly JsonLine[]): boolean {
 }
 
 /** A container that was restored, whose pod was made a source of another checkpoint thereafter. */
-async function restoredSource(after: 'resume' | 'stop'): Promise<Source> {
-  const first = await checkpointed(cluster, agent, memory());
+async function restoredSource(request: SourceRequest): Promise<Source> {
+  const first = await checkpointed(cluster, agent, request);
   await first.pod.remove();
   const { pod, container } = await restored(cluster, agent, first);
   const id = freshName('again');
-  runtime.relabel(pod.uid, snapshotPod({ id }, { after }));
+  runtime.relabel(pod.uid, snapshotPod({ id }, request));
   return { ...first, id, pod, container, request: { ...first.request, id } };
 }
 
-describe('a restored container', () => {
-  test.each(['resume', 'stop'] as const)('is checkpointed again (%s) and restored into a third pod', async (after) => {
-    const second = await restoredSource(after);
+/** Checkpoints a restored container, and restores what comes of it into a third pod. */
+async function secondGeneration(second: Source): Promise<Restored> {
+  await markReady(second.container);
+  const again = await finished(cluster, agent, second);
+  expect(readRecord(again.artifact)).toMatchObject({
+    source: { pod: second.pod.name, containerId: second.container.id },
+  });
+  if (second.request.after === 'stop') expect(await second.container.ended()).toMatchObject({ exit_code: 137 });
+  else expect(await second.container.check()).toMatchObject({ check: 'ok', problems: [] });
+  await second.pod.remove();
+  const third = await restored(cluster, agent, again);
+  expect(await third.container.check()).toMatchObject({ check: 'ok', problems: [], host: third.pod.name, pid: 1 });
+  // Generations do not nest deeper and deeper.
+  const root = await third.container.workloadPid();
+  expect(processes().find(({ pid }) => pid === root)?.nspid).toHaveLength(3);
+  return third;
+}
+
+describe('a restored container is checkpointed again', () => {
+  test.each([
+    ['files', workload('files')],
+    ['a tree of processes', workload('tree')],
+    ['sockets', workload('sockets')],
+    ['System V objects', workload('memoryobjects', 'sysv')],
+    ['timers and watches', workload('events')],
+  ])('and goes on: %s', async (_, command) => {
+    const third = await secondGeneration(await restoredSource({ command }));
+    await sleep(300);
+    expect(await third.container.check()).toMatchObject({ check: 'ok', problems: [] });
+    await third.pod.remove();
+  });
+
+  test('and stopped, by an agent that did not restore it', async () => {
+    const second = await restoredSource({ ...memory(), after: 'stop' });
     const { digest, beats } = await second.container.check();
-    await markReady(second.container);
-    const again = await finished(cluster, agent, second);
-    const record = readRecord(again.artifact);
-    expect(record).toMatchObject({ source: { pod: second.pod.name, containerId: second.container.id } });
-    if (after === 'stop') expect(await second.container.ended()).toMatchObject({ exit_code: 137 });
-    else expect(await second.container.check()).toMatchObject({ check: 'ok', digest });
-    await second.pod.remove();
-    const third = await restored(cluster, agent, again);
+    await agent.restart('SIGKILL');
+    const third = await secondGeneration(second);
     const verdict = await third.container.check();
-    expect(verdict).toMatchObject({ check: 'ok', digest, host: third.pod.name, pid: 1 });
+    expect(verdict).toMatchObject({ digest });
     expect(Number(verdict['beats'])).toBeGreaterThanOrEqual(Number(beats));
-    // Generations do not nest deeper and deeper.
-    const root = await third.container.workloadPid();
-    expect(processes().find(({ pid }) => pid === root)?.nspid).toHaveLength(3);
     await third.pod.remove();
   });
 });
