@@ -110,6 +110,9 @@ main().then(
     process.exit(status);
   },
   (error: unknown) => {
+    const isUsage = error instanceof TypeError && `${'code' in error && error.code}`.startsWith('ERR_PARSE_ARGS');
+    if (isUsage) process.stderr.write(`snapshot-agent: ${error.message}\n\n${USAGE}`);
+    if (isUsage) process.exit(2);
     const { code, message, advice } = asSnapshotError(error);
     process.stderr.write(`snapshot-agent: ${code}: ${message}\n${advice}\n`);
     process.exit(code === 'CONFIG_INVALID' ? 2 : 1);
