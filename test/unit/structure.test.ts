@@ -1,0 +1,122 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, normalize } from 'node:path';
+import { describe, expect, it } from 'vitest';
+
+/** Which rooms of agent/ a room may import from. `types`: only what is erased. */
+const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: readonly string[] }>> = {
+  'main.ts': {
+    values: [
+      'agent.ts',
+      'config.ts',
+      'config-original.ts',
+      'errors.ts',
+      'version.ts',
+      'host',
+      'operations',
+      'store',
+      'watch',
+    ],
+  },
+  'agent.ts': { values: ['errors.ts', 'operations', 'plan', 'contract'], types: ['watch'] },
+  watch: { values: ['errors.ts', 'contract'] },
+  plan: { values: ['contract'] },
+  operations: {
+    values: ['container', 'criu', 'store', 'host', 'errors.ts', 'version.ts', 'contract'],
+    types: ['plan', 'watch', 'config.ts'],
+  },
+  container: { values: ['errors.ts', 'contract'], types: ['host'] },
+  criu: { values: ['host', 'errors.ts'] },
+  store: { values: ['errors.ts', 'contract'], types: ['host'] },
+  host: { values: ['errors.ts'] },
+  'config.ts': { values: ['config-original.ts', 'errors.ts'] },
+  'config-original.ts': { values: [] },
+  'errors.ts': { values: [] },
+  'version.ts': { values: [] },
+};
+
+interface Import {
+  readonly file: string;
+  readonly target: string;
+  readonly typeOnly: boolean;
+}
+
+const files = readdirSync('agent', { recursive: true, encoding: 'utf8' })
+  .filter((name) => name.endsWith('.ts'))
+  .map((name) => join('agent', name));
+const text = new Map(files.map((file) => [file, readFileSync(file, 'utf8')]));
+const imports = files.flatMap(importsOf);
+
+function importsOf(file: string): Import[] {
+  const statement = /^(?:import|export) (type )?([^'";]* from )?'([^']+)';|\bimport\('([^']+)'\)/gm;
+  return [...(text.get(file) ?? '').matchAll(statement)].map(([, type, names = '', from, dynamic]) => {
+    const named = /^\{([^}]*)\} from $/.exec(names)?.[1];
+    const areAllTypes =
+      named?.split(',').every((name) => name.trim() === '' || name.trim().startsWith('type ')) ?? false;
+    const target = from ?? dynamic ?? '';
+    const path = target.startsWith('.') ? normalize(join(dirname(file), target)) : target;
+    return { file, target: path, typeOnly: type !== undefined || areAllTypes };
+  });
+}
+
+const roomOf = (path: string) => (path.startsWith('contract/') ? 'contract' : (path.split('/')[1] ?? path));
+const isOwn = (path: string) => path.startsWith('agent/') || path.startsWith('contract/');
+const importersOf = (library: RegExp) => [
+  ...new Set(imports.filter(({ target }) => library.test(target)).map(({ file }) => file)),
+];
+
+describe('the structure of the agent', () => {
+  it('has imports that point one way, as the table of rooms says', () => {
+    const wrong = imports
+      .filter(({ target }) => isOwn(target))
+      .filter(({ file, target, typeOnly }) => {
+        const [from, to] = [roomOf(file), roomOf(target)];
+        const { values = [], types = [] } = MAY_IMPORT[from] ?? {};
+        return from !== to && !values.includes(to) && !(typeOnly && types.includes(to));
+      });
+    expect(wrong).toEqual([]);
+  });
+
+  it('uses every line of that table', () => {
+    const used = new Set(imports.map(({ file, target }) => `${roomOf(file)} → ${roomOf(target)}`));
+    const stated = Object.entries(MAY_IMPORT).flatMap(([from, { values, types = [] }]) =>
+      [...values, ...types].map((to) => `${from} → ${to}`),
+    );
+    expect(stated.filter((edge) => !used.has(edge))).toEqual([]);
+  });
+
+  it('imports only files that exist, and never in a circle', () => {
+    const next = new Map(
+      files.map((file) => [
+        file,
+        imports.filter((edge) => edge.file === file && !edge.typeOnly).map(({ target }) => target),
+      ]),
+    );
+    const circles: string[][] = [];
+    const visit = (file: string, path: readonly string[], done: Set<string>) => {
+      if (path.includes(file)) circles.push([...path.slice(path.indexOf(file)), file]);
+      if (path.includes(file) || done.has(file)) return;
+      for (const target of next.get(file) ?? []) if (isOwn(target)) visit(target, [...path, file], done);
+      done.add(file);
+    };
+    const done = new Set<string>();
+    for (const file of files) visit(file, [], done);
+    expect(circles).toEqual([]);
+    const missing = imports.filter(({ target }) => target.startsWith('agent/') && !text.has(target));
+    expect(missing).toEqual([]);
+  });
+
+  it.each([
+    ['child processes', /^execa$/, ['agent/host/exec.ts']],
+    ['the runtime', /^@grpc\//, ['agent/watch/runtime.ts']],
+    ['child processes past execa', /^(node:)?(child_process|cluster|worker_threads)$/, []],
+  ])('has one door to %s', (_, library, doors) => {
+    expect(importersOf(library)).toEqual(doors);
+  });
+
+  it('keeps files short: main within 120 lines, none beyond 300', () => {
+    const lines = (file: string) => (text.get(file) ?? '').trimEnd().split('\n').length;
+    expect(lines('agent/main.ts')).toBeLessThanOrEqual(120);
+    const long = files.filter((file) => lines(file) > 300).map((file) => `${file}: ${lines(file)} lines`);
+    expect(long).toEqual([]);
+  });
+});
