@@ -24,6 +24,7 @@
 #define REMOVED_BYTES ((off_t)128 << 20)
 
 struct removal {
+    const struct option_list *keep;
     int root;
     uint64_t removed;
 };
@@ -78,6 +79,8 @@ static int load_list(const char *path, struct list *list) {
 /* Removes one path, or the content of one opaque directory. What a symlink or a file hides is not there. */
 static int remove_listed(void *context, bool opaque, const char *path) {
     struct removal *removal = context;
+    if (kept_relation(removal->keep, path) != KEPT_APART)
+        return 0;
     char parent[PATH_MAX];
     snprintf(parent, sizeof parent, "%s", path);
     char *slash = strrchr(parent, '/');
@@ -117,11 +120,13 @@ static int enter_clone(int clone, const char *mount) {
 int verb_apply(int argc, char **argv) {
     struct target_options options = TARGET_OPTIONS_NONE;
     const char *mount = NULL, *tar = NULL, *removed = NULL;
+    struct option_list keep = {.count = 0};
     const struct option_spec specs[] = {
         TARGET_OPTIONS(options, true),
         {"mount", OPTION_STRING, true, &mount, "M"},
         {"tar", OPTION_STRING, true, &tar, "FILE"},
         {"removed", OPTION_STRING, false, &removed, "FILE"},
+        {"keep", OPTION_LIST, false, &keep, "PATH"},
         {0},
     };
     int result = parse_options(argc, argv, specs, NULL, NULL);
@@ -129,7 +134,7 @@ int verb_apply(int argc, char **argv) {
         return result;
     struct stat status;
     struct list list = {.text = NULL};
-    struct removal removal = {.removed = 0};
+    struct removal removal = {.keep = &keep, .removed = 0};
     struct extract_counts counts = {.entries = 0};
     cleanup_close int archive = open_regular(tar, &status);
     if (archive < 0 || (removed != NULL && load_list(removed, &list) != 0))
@@ -145,7 +150,7 @@ int verb_apply(int argc, char **argv) {
         return fail("open", mount, errno);
     removal.root = root;
     if ((list.text != NULL && removed_parse(list.text, list.length, remove_listed, &removal) != 0) ||
-        archive_extract(archive, root, &counts) != 0)
+        archive_extract(archive, root, &keep, &counts) != 0)
         return EXIT_FAILED;
     printf("{\"entries\":%llu,\"removed\":%llu,\"skipped\":%llu}\n", (unsigned long long)counts.entries,
            (unsigned long long)removal.removed, (unsigned long long)counts.skipped);

@@ -36,6 +36,7 @@ struct extract {
     char path[PATH_MAX];     /* of the deepest level */
     char wanted[PATH_MAX];   /* of the entry */
     char link[PATH_MAX];     /* of the entry's hard link */
+    const struct option_list *keep;
     struct extract_counts *counts;
 };
 
@@ -213,12 +214,18 @@ static int extract_entry(struct extract *extract, struct archive_entry *entry) {
     mode_t type = archive_entry_filetype(entry);
     if (path == NULL || !archive_path(path, extract->wanted, sizeof extract->wanted))
         return fail_path(path != NULL ? path : "");
+    enum kept kept = kept_relation(extract->keep, extract->wanted);
+    bool is_directory = first == NULL && type == AE_IFDIR;
+    if (kept == KEPT_WITHIN || (kept == KEPT_ABOVE && !is_directory)) {
+        extract->counts->skipped++;
+        return 0;
+    }
     if (first == NULL && type != AE_IFDIR && type != AE_IFREG && type != AE_IFLNK && type != AE_IFIFO) {
         extract->counts->skipped++;
         return 0;
     }
     extract->counts->entries++;
-    if (first == NULL && type == AE_IFDIR)
+    if (is_directory)
         return extract_directory(extract, entry);
     if (*extract->wanted == '\0')
         return fail_path(path);
@@ -248,8 +255,9 @@ static int extract_all(struct extract *extract) {
     return 0;
 }
 
-int archive_extract(int tar, int root, struct extract_counts *counts) {
+int archive_extract(int tar, int root, const struct option_list *keep, struct extract_counts *counts) {
     static struct extract extract;
+    extract.keep = keep;
     extract.counts = counts;
     extract.levels[0] = (struct level){.descriptor = root, .inherits = fgetxattr(root, XATTR_ACL_DEFAULT, NULL, 0) > 0};
     extract.depth = 1;

@@ -142,3 +142,17 @@ int removed_parse(const char *text, size_t length, removed_visit visit, void *co
     int result = parse_lists(text, length, NULL, NULL);
     return result != 0 ? result : parse_lists(text, length, visit, context);
 }
+
+enum kept kept_relation(const struct option_list *keep, const char *path) {
+    enum kept relation = KEPT_APART;
+    size_t length = strlen(path);
+    for (size_t i = 0; i < keep->count; i++) {
+        const char *kept = keep->items[i] + strspn(keep->items[i], "/");
+        size_t kept_length = strlen(kept);
+        if (strncmp(path, kept, kept_length) == 0 && (path[kept_length] == '\0' || path[kept_length] == '/'))
+            return KEPT_WITHIN;
+        if (length == 0 || (strncmp(kept, path, length) == 0 && kept[length] == '/'))
+            relation = KEPT_ABOVE;
+    }
+    return relation;
+}

@@ -2,6 +2,8 @@
 #ifndef SNAPSHOT_ARCHIVE_PATH_H
 #define SNAPSHOT_ARCHIVE_PATH_H
 
+#include "common.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -23,5 +25,11 @@ typedef int (*removed_visit)(void *context, bool opaque, const char *path);
  * code BAD_PATH for a path or BAD_REMOVED for the form, or what VISIT returned.
  */
 int removed_parse(const char *text, size_t length, removed_visit visit, void *context);
+
+/* Where a path lies to the paths that must be kept: the target's own mount points. */
+enum kept { KEPT_APART, KEPT_ABOVE, KEPT_WITHIN };
+
+/* Compares PATH, relative to the root, with the absolute paths of KEEP: it is or lies below one of them, one lies below it, or neither. */
+enum kept kept_relation(const struct option_list *keep, const char *path);
 
 #endif

@@ -46,7 +46,10 @@ export function copyingVerbs(options: NativeOptions) {
         deadlineMs: request.deadlineMs,
         signal: request.signal,
       }),
-    apply: (id: ProcessId, request: { mount: string; tar: string; removed?: string } & LongVerb) =>
+    apply: (
+      id: ProcessId,
+      request: { mount: string; tar: string; removed?: string; keep: readonly string[] } & LongVerb,
+    ) =>
       verb({
         verb: 'apply',
         args: [
@@ -56,6 +59,7 @@ export function copyingVerbs(options: NativeOptions) {
           '--tar',
           request.tar,
           ...(request.removed === undefined ? [] : ['--removed', request.removed]),
+          ...request.keep.flatMap((path) => ['--keep', path]),
         ],
         shape: z.object({ entries: z.number(), removed: z.number(), skipped: z.number() }),
         code: 'ROOTFS_FAILED',

@@ -189,7 +189,7 @@ async function captureFiles(
   const limits = { deadlineMs: context.config.checkpoint.frozenTimeoutSeconds * 1000, signal: plan.signal };
   const upper = upperDir(subject.mounts.root);
   if (upper === undefined) throw new SnapshotError('ROOTFS_FAILED', 'the root filesystem is no overlay any more');
-  const mountPoints = subject.mounts.external.map(({ mountPoint }) => mountPoint);
+  const mountPoints = subject.mounts.all.map(({ mountPoint }) => mountPoint).filter((point) => point !== '/');
   const [rootfs, shm] = await Promise.all([
     context.native.captureUpper({
       upper,

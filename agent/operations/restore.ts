@@ -144,7 +144,8 @@ async function perform(
       run: async (signal) => {
         await attempt.note('point-of-no-return');
         isTouched = true;
-        await applyFiles(context, target, images.get(), artifact.get(), { deadlineMs, signal });
+        const parts = { images: images.get(), artifact: artifact.get(), placeholder: placeholder.get() };
+        await applyFiles(context, target, parts, { deadlineMs, signal });
       },
       undo: () => endContainer(target),
     },

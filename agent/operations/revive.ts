@@ -115,16 +115,24 @@ export async function wakeTasks(context: AgentContext, tasks: readonly ProcessId
 export async function applyFiles(
   context: AgentContext,
   target: Target,
-  images: Images,
-  artifact: Artifact,
+  parts: { images: Images; artifact: Artifact; placeholder: Placeholder },
   limits: { deadlineMs: number; signal: AbortSignal },
 ): Promise<void> {
   const { native } = context;
+  const { images, artifact, placeholder } = parts;
+  // The new pod may have mounts that the source had not: what lies under them is left as it is.
+  const keep = placeholder.mountPoints.filter((point) => point !== '/');
   await target.main.check();
   const hasShm = artifact.record.files.some(({ path }) => path === 'rootfs/shm.tar');
   await Promise.all([
-    native.apply(target.main.id, { mount: '/', tar: images.rootfsTar, removed: images.rootfsRemoved, ...limits }),
-    hasShm ? native.apply(target.main.id, { mount: '/dev/shm', tar: images.shmTar, ...limits }) : undefined,
+    native.apply(target.main.id, {
+      mount: '/',
+      tar: images.rootfsTar,
+      removed: images.rootfsRemoved,
+      keep,
+      ...limits,
+    }),
+    hasShm ? native.apply(target.main.id, { mount: '/dev/shm', tar: images.shmTar, keep: [], ...limits }) : undefined,
   ]);
 }
 

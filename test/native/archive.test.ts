@@ -241,6 +241,28 @@ describe('a hostile target', () => {
     expect(readFileSync(join(placeholder.upper, 'data/more'), 'utf8')).toBe('planted');
   });
 
+  test('a mount of the new container that the old one had not stays where it is, and what leads to it', async () => {
+    const placeholder = await startOverlay(lower, {
+      setup:
+        'busybox mkdir -p /srv/volume; busybox mount -t tmpfs tmpfs /srv/volume; busybox touch /srv/volume/precious',
+    });
+    const files = crafted(
+      `directory('srv'); file('srv/volume'); file('srv/beside'); symlink('srv', '/data')`,
+      '{"removed":["srv/volume","srv"],"opaque":["srv"]}',
+    );
+    const keep = ['--keep', '/srv/volume', '--keep', '/proc'];
+    expect(await verb(['apply', ...placeholder.target, '--mount', '/', ...files.args, ...keep])).toEqual({
+      entries: 2,
+      removed: 0,
+      skipped: 2,
+    });
+    expect(readdirSync(join(placeholder.root, 'srv')).sort()).toEqual(['beside', 'volume']);
+    expect(readdirSync(join(placeholder.root, 'srv/volume'))).toEqual(['precious']);
+    // Without being told, the file takes the place of the directory and the mount is gone: that is what `--keep` is for.
+    await verb(['apply', ...placeholder.target, '--mount', '/', ...files.args]);
+    expect(() => readdirSync(join(placeholder.root, 'srv/volume'))).toThrow();
+  });
+
   test('a file that has other names in a lower layer is not written in place', async () => {
     const placeholder = await startOverlay(lower);
     const files = crafted(`file('pair-one', b'new')`);
