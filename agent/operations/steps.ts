@@ -91,8 +91,11 @@ export async function runSteps(
 
 async function withDeadline(step: Step, outer: AbortSignal, deadlineMs: number): Promise<void> {
   const inner = new AbortController();
-  const forward = () => inner.abort(outer.reason);
+  const cancelled = new SnapshotError('CANCELLED', `cancelled during ${step.name}`);
+  const forward = () => inner.abort(cancelled);
   outer.addEventListener('abort', forward, { once: true });
+  // The announcement of the step took its time: an abort that came meanwhile is not told again.
+  if (outer.aborted) forward();
   let timer: NodeJS.Timeout | undefined;
   const passed = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
@@ -104,9 +107,10 @@ async function withDeadline(step: Step, outer: AbortSignal, deadlineMs: number):
   });
   try {
     await Promise.race([step.run(inner.signal), passed]);
-    if (inner.signal.aborted && !outer.aborted) throw inner.signal.reason;
+    if (inner.signal.aborted && inner.signal.reason !== cancelled) throw inner.signal.reason;
   } catch (error) {
-    throw inner.signal.aborted && !outer.aborted ? inner.signal.reason : error;
+    if (!inner.signal.aborted || (inner.signal.reason === cancelled && error instanceof SnapshotError)) throw error;
+    throw inner.signal.reason;
   } finally {
     clearTimeout(timer);
     outer.removeEventListener('abort', forward);
