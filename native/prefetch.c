@@ -1,8 +1,7 @@
-/* prefetch: reads files into the page cache with N threads, 4 MiB at a time, so that storage sees many requests at once. */
+/* prefetch: has files read into the page cache, from N threads, so that storage sees many requests at once. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,7 +9,8 @@
 #include "common.h"
 #include "verbs.h"
 
-enum { PIECE_BYTES = 4 << 20 };
+/* The kernel silently cuts a request to what the device takes at once; this much every device takes. */
+enum { PIECE_BYTES = 4 << 20, REQUEST_BYTES = 128 << 10 };
 
 struct prefetch_file {
     const char *path;
@@ -43,32 +43,25 @@ static bool next_piece(struct work *work, const struct prefetch_file **file, uin
     return found;
 }
 
-static void read_pieces(struct work *work, size_t thread) {
+/* Asks for one piece. What is in the page cache already costs a look-up, no copy: a fill beside this needs the CPUs itself. */
+static bool request_piece(const struct prefetch_file *file, uint64_t offset, uint64_t end) {
+    for (; offset < end; offset += REQUEST_BYTES)
+        if (readahead(file->descriptor, (off64_t)offset, REQUEST_BYTES) != 0)
+            return false;
+    return true;
+}
+
+static void request_pieces(struct work *work, size_t thread) {
     (void)thread;
     const struct prefetch_file *file;
     uint64_t offset;
-    void *scratch = mmap(NULL, PIECE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (scratch == MAP_FAILED) {
-        if (work_fail(work))
-            fail("mmap", "scratch", errno);
-        return;
-    }
     while (!work_failed(work) && next_piece(work, &file, &offset)) {
-        ssize_t got;
-        for (uint64_t end = offset + PIECE_BYTES; offset < end; offset += (uint64_t)got) {
-            got = pread(file->descriptor, scratch, (size_t)(end - offset), (off_t)offset);
-            if (got < 0 && errno == EINTR) {
-                got = 0;
-                continue;
-            }
-            if (got < 0 && work_fail(work))
-                fail("read", file->path, errno);
-            if (got <= 0)
-                break;
-            work->done_bytes += (uint64_t)got;
-        }
+        uint64_t end = offset + PIECE_BYTES < file->size ? offset + PIECE_BYTES : file->size;
+        if (request_piece(file, offset, end))
+            work->done_bytes += end - offset;
+        else if (work_fail(work))
+            fail("readahead", file->path, errno);
     }
-    munmap(scratch, PIECE_BYTES);
 }
 
 /* Opens every file, without following or blocking. Returns 0, or 1 after reporting. */
@@ -103,7 +96,7 @@ int verb_prefetch(int argc, char **argv) {
         return fail("malloc", "files", ENOMEM);
     result = open_files(&prefetch, &paths);
     if (result == 0) {
-        result = work_start(&work, threads, read_pieces, &prefetch);
+        result = work_start(&work, threads, request_pieces, &prefetch);
         result |= work_wait(&work, false);
     }
     if (result == 0) {
