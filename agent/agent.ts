@@ -75,7 +75,6 @@ export function newAgent(context: AgentContext, pods: PodSource, guards: Guards)
     const opLog = log.child(fields);
     const request = { operationId, traceId, pod, signal: cancel.signal };
     const opContext = { ...context, log: opLog };
-    const started = performance.now();
     let ended: Outcome | TooEarly;
     context.liveOperations.add(operationId);
     try {
@@ -92,7 +91,7 @@ export function newAgent(context: AgentContext, pods: PodSource, guards: Guards)
       sayOnce(wanted.container.id, ended.reason, () => opLog.info({ reason: ended.reason }, 'not yet'));
       return { afterMs: config.watch.pollMilliseconds };
     }
-    report(opLog, ended, (performance.now() - started) / 1000);
+    report(opLog, ended);
     return ended.failure === undefined ? undefined : retry(wanted.container.id, ended.failure, opLog);
   }
 
@@ -156,7 +155,8 @@ function operationFields(pod: PodView, wanted: Work, operationId: string, traceI
   };
 }
 
-function report(log: Logger, outcome: Outcome, seconds: number): void {
+function report(log: Logger, outcome: Outcome): void {
+  const seconds = outcome.timings.reduce((sum, timing) => sum + timing.seconds, 0);
   const steps = Object.fromEntries(outcome.timings.map(({ step, seconds: taken }) => [step, Number(taken.toFixed(4))]));
   const fields = { result: outcome.result, seconds: Number(seconds.toFixed(4)), steps, ...outcome.figures };
   if (outcome.failure === undefined) {

@@ -54,7 +54,14 @@ export function upperDir(root: Mount): string | undefined {
 /** Sources of mounts that kubelet fills from the API: their files are replaced by renaming, and have other paths in the next pod. */
 const PROJECTED = /\/volumes\/kubernetes\.io~(secret|projected|configmap|downward-api)\//;
 
-/** Mount points of a container that hold projected files, by the runtime specification's mount sources. */
+/**
+ * Mount points of a container that hold projected files, by the runtime specification's mount sources. In most images /var/run is a
+ * symlink to /run, and the kernel names open files by where they really are.
+ */
 export function projectedMountPoints(mounts: readonly { destination: string; source: string }[]): string[] {
-  return mounts.filter(({ source }) => PROJECTED.test(source)).map(({ destination }) => destination);
+  return mounts
+    .filter(({ source }) => PROJECTED.test(source))
+    .flatMap(({ destination }) =>
+      destination.startsWith('/var/run/') ? [destination, destination.slice('/var'.length)] : [destination],
+    );
 }

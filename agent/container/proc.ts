@@ -101,12 +101,12 @@ export function parseMountinfo(text: string): Mount[] {
         mountPoint: unescapePath(fields[4] ?? ''),
         fstype,
         source: unescapePath(source),
-        superOptions: superOptions.split(','),
+        superOptions: superOptions.split(',').map(unescapePath),
       };
     });
 }
 
-/** mountinfo writes blanks, tabs, line feeds and backslashes as three octal digits. */
+/** mountinfo writes blanks, tabs, line feeds and backslashes as three octal digits; within options also commas. */
 function unescapePath(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
 }

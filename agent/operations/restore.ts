@@ -1,7 +1,8 @@
 import { SENTINELS } from '../../contract/keys.ts';
 import { controlDir, restoreCompleteText } from '../container/control.ts';
 import { type Adoption, adopt, type RestoredContainer } from '../container/life.ts';
-import type { Placeholder } from '../container/placeholder.ts';
+import { type PinnedProcess, pinProcess } from '../container/pinned.ts';
+import { type Placeholder, readPlaceholder } from '../container/placeholder.ts';
 import { readProcess } from '../container/tree.ts';
 import { SnapshotError } from '../errors.ts';
 import type { ProcessId } from '../host/native.ts';
@@ -26,7 +27,7 @@ import {
   wakeTasks,
   wakeTree,
 } from './revive.ts';
-import { QUICK_STEP_MS, runSteps, type Step } from './steps.ts';
+import { QUICK_STEP_MS, runSteps, type Step, together } from './steps.ts';
 import { reachTarget, type Target } from './target.ts';
 
 type Request = OperationRequest<RestoreWanted>;
@@ -81,6 +82,7 @@ async function perform(
   const images = slot<Images>('images');
   const halted = slot<readonly ProcessId[]>('halted tasks');
   const revived = slot<Revived>('revived tree');
+  const root = slot<PinnedProcess>('restored root');
   const restored = slot<Restored>('restored container');
   const deadlineMs = config.restore.restoreTimeoutSeconds * 1000;
   let isTouched = false;
@@ -92,19 +94,16 @@ async function perform(
       name: 'verify',
       run: async () => {
         const operation = { node: context.node.name, bootId: context.node.bootId, operationId: request.operationId };
-        hold.set(await holdReader(target.volume, { id, version, operation }));
-        const { directory } = hold.get();
-        artifact.set(
-          await readArtifact(target.volume, {
-            id,
-            version,
-            keys: context.keys,
-            namespace: request.pod.namespace,
-            directory,
-          }),
-        );
+        const [held, seen] = await together([
+          holdReader(target.volume, { id, version, operation }),
+          readPlaceholder(native, target.main.id),
+        ]);
+        hold.set(held);
+        placeholder.set(seen);
+        const query = { id, version, keys: context.keys, namespace: request.pod.namespace, directory: held.directory };
+        artifact.set(await readArtifact(target.volume, query));
         requireNotRefusedBefore(context, request, artifact.get());
-        placeholder.set(await requireMatch(context, target, artifact.get()));
+        requireMatch(context, target, { artifact: artifact.get(), placeholder: seen });
       },
     },
     {
@@ -130,9 +129,12 @@ async function perform(
     {
       name: 'halt',
       run: async () => {
-        // One of an earlier restore: the emptyDir it lies in outlives containers. A control directory that is not safe is refused here.
-        await native.remove(target.main.id, controlDir(target.running.env).path, SENTINELS.restored);
-        halted.set(await haltContainer(context, target));
+        // A sentinel of an earlier restore: the emptyDir it lies in outlives containers. A control directory that is not safe ends it here.
+        const { path } = controlDir(target.running.env);
+        await together([
+          native.remove(target.main.id, path, SENTINELS.restored),
+          haltContainer(context, target).then(halted.set),
+        ]);
       },
       undo: async () => {
         if (halted.filled && !isTouched) await wakeTasks(context, halted.get());
@@ -162,14 +164,20 @@ async function perform(
       run: async (signal) => {
         const { directory } = hold.get();
         const parts = { directory, images: images.get(), revived: revived.get(), deadlineMs, signal };
-        filledBytes = await fillMemory(context, artifact.get(), parts);
+        const { root: id } = revived.get();
+        const [, bytes] = await together([
+          pinProcess(native, id.pid, id.start).then(root.set),
+          fillMemory(context, artifact.get(), parts),
+        ]);
+        filledBytes = bytes;
       },
     },
     {
       name: 'adopt',
       run: async () => {
-        const { root, innerPid } = revived.get();
-        const container = { containerId: target.running.id, placeholder: target.main, root, innerPid };
+        const { innerPid } = revived.get();
+        const pins = { placeholder: target.main, root: root.get() };
+        const container = { containerId: target.running.id, ...pins, innerPid };
         const adoption = await adopt(native, container, halted.get());
         restored.set({ ...container, operationId: request.operationId, adoption });
       },
@@ -186,9 +194,11 @@ async function perform(
       name: 'release',
       run: async () => {
         const { path } = controlDir(target.running.env);
-        const { dir } = await native.look(target.main.id, path, SENTINELS.restored);
+        const isThere =
+          placeholder.get().mountPoints.includes(path) ||
+          (await native.look(target.main.id, path, SENTINELS.restored)).dir;
         const text = restoreCompleteText(request.operationId, `${id}/${version}`);
-        if (dir) await native.put(target.main.id, path, SENTINELS.restored, text);
+        if (isThere) await native.put(target.main.id, path, SENTINELS.restored, text);
       },
     },
   ];
@@ -207,7 +217,7 @@ async function perform(
     target.handOver();
     return { outcome, restored: restored.get(), details };
   }
-  if (revived.filled) revived.get().root.release();
+  if (root.filled) root.get().release();
   return { outcome, restored: undefined, details };
 }
 
@@ -228,8 +238,8 @@ function guardDetails({ root, innerPid, adoption }: Restored, directory: string)
 
 /** A restored process may end at once and be right to; what counts is that it ran, so only an early death by a signal is a failure. */
 async function confirmAlive(context: AgentContext, revived: Revived): Promise<void> {
-  const process = await readProcess(context.config.host.procRoot, revived.root.id.pid);
-  const isGone = process === undefined || process.stat.start !== revived.root.id.start;
+  const process = await readProcess(context.config.host.procRoot, revived.root.pid);
+  const isGone = process === undefined || process.stat.start !== revived.root.start;
   if (isGone || process.stat.state === 'Z' || process.stat.state === 'X')
     throw new SnapshotError(
       'RESTORE_FAILED',

@@ -1,8 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isExternal } from '../container/mounts.ts';
-import { type PinnedProcess, pinProcess } from '../container/pinned.ts';
-import { type Placeholder, readPlaceholder } from '../container/placeholder.ts';
+import type { Placeholder } from '../container/placeholder.ts';
 import { containerTasks } from '../container/tasks.ts';
 import { readTree } from '../container/tree.ts';
 import { admissionProblems, readImages } from '../criu/images/admission.ts';
@@ -18,6 +17,7 @@ import { deriveBulkKey } from '../store/record.ts';
 import type { Artifact } from '../store/verify.ts';
 import { mismatches } from './compatibility.ts';
 import type { AgentContext } from './context.ts';
+import { together } from './steps.ts';
 import type { Target } from './target.ts';
 
 /** Signals as the kernel numbers them on x86-64. */
@@ -38,8 +38,11 @@ export interface Images {
 const BULK_PAGES = 'memory/bulk.pages';
 
 /** Throws RESTORE_REFUSED with every mismatch between the artifact and this container on this node. Nothing is changed. */
-export async function requireMatch(context: AgentContext, target: Target, artifact: Artifact): Promise<Placeholder> {
-  const placeholder = await readPlaceholder(context.native, target.main.id);
+export function requireMatch(
+  context: AgentContext,
+  target: Target,
+  { artifact, placeholder }: { artifact: Artifact; placeholder: Placeholder },
+): void {
   const reasons = mismatches({
     record: artifact.record,
     node: context.node,
@@ -48,7 +51,7 @@ export async function requireMatch(context: AgentContext, target: Target, artifa
     podIps: target.podIps,
     rules: context.config.restore,
   });
-  if (reasons.length === 0) return placeholder;
+  if (reasons.length === 0) return;
   throw new SnapshotError(
     'RESTORE_REFUSED',
     `the artifact does not match: ${reasons.map(({ message, found, wanted }) => `${message} (${found}; wanted ${wanted})`).join('; ')}`,
@@ -124,7 +127,7 @@ export async function applyFiles(
   const keep = placeholder.mountPoints.filter((point) => point !== '/');
   await target.main.check();
   const hasShm = artifact.record.files.some(({ path }) => path === 'rootfs/shm.tar');
-  await Promise.all([
+  await together([
     native.apply(target.main.id, {
       mount: '/',
       tar: images.rootfsTar,
@@ -132,13 +135,15 @@ export async function applyFiles(
       keep,
       ...limits,
     }),
-    hasShm ? native.apply(target.main.id, { mount: '/dev/shm', tar: images.shmTar, keep: [], ...limits }) : undefined,
+    hasShm
+      ? native.apply(target.main.id, { mount: '/dev/shm', tar: images.shmTar, keep: [], ...limits })
+      : Promise.resolve(),
   ]);
 }
 
 /** The restored tree, still stopped. */
 export interface Revived {
-  readonly root: PinnedProcess;
+  readonly root: ProcessId;
   /** PID of the restored root in the placeholder's PID namespace. */
   readonly innerPid: number;
   /** PIDs inside the restored tree to processes of the host. */
@@ -180,7 +185,6 @@ export async function revive(
     fds,
     ...limits,
   });
-  const root = await pinProcess(native, restored.pid, restored.start);
   const tree = await readTree(config.host.procRoot, restored.pid);
   const byInnerPid = new Map(
     // A zombie has neither memory to fill nor anything to wake.
@@ -188,7 +192,7 @@ export async function revive(
       .filter(({ stat }) => stat.state !== 'Z')
       .map(({ stat, status }) => [status.nspid.at(-1) ?? 0, { pid: stat.pid, start: stat.start }] as const),
   );
-  return { root, innerPid: restored.inner, byInnerPid };
+  return { root: { pid: restored.pid, start: restored.start }, innerPid: restored.inner, byInnerPid };
 }
 
 const NET_FD = 20;

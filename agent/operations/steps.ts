@@ -37,6 +37,20 @@ export function stopwatch(): { readonly laps: StepTiming[]; lap(step: string): v
   };
 }
 
+/**
+ * Waits for all of them, and throws the first failure only when all have ended: nothing goes on behind the back of an undo.
+ */
+export async function together<T extends readonly unknown[]>(
+  work: {
+    readonly [K in keyof T]: Promise<T[K]>;
+  },
+): Promise<T> {
+  const ended = await Promise.allSettled(work);
+  const failed = ended.find((one) => one.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
+  return ended.map((one) => (one as PromiseFulfilledResult<unknown>).value) as unknown as T;
+}
+
 /** Deadline of steps that do not depend on how much is to be moved. */
 export const QUICK_STEP_MS = 60_000;
 
