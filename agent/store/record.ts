@@ -1,5 +1,4 @@
 import { createHmac, hkdfSync, timingSafeEqual } from 'node:crypto';
-import { parseDocument, stringify } from 'yaml';
 import { z } from 'zod';
 import { type Reason, SnapshotError } from '../errors.ts';
 import type { RecordKey, RecordKeys } from './key.ts';
@@ -26,18 +25,13 @@ function mac(body: string, key: RecordKey): Buffer {
 
 /**
  * The record as the text of manifest.yaml, signed. The signature covers the text above it byte for byte: a reader can check it
- * before it parses anything, and a YAML parser never sees text that no agent wrote.
+ * before it parses anything.
  */
 export function encodeRecord(record: ArtifactRecord, key: RecordKey): string {
   const checked = recordSchema.safeParse(record);
   if (!checked.success)
     throw new SnapshotError('INTERNAL', `the record cannot be written: ${z.prettifyError(checked.error)}`);
-  const body = stringify(checked.data, {
-    defaultStringType: 'QUOTE_DOUBLE',
-    defaultKeyType: 'PLAIN',
-    lineWidth: 0,
-    aliasDuplicateObjects: false,
-  });
+  const body = Object.entries(checked.data).map(encodeField).join('');
   const signature = `signature:\n  algorithm: HMAC-SHA-256\n  keyId: "${key.id}"\n  value: "${mac(body, key).toString('hex')}"\n`;
   if (Buffer.byteLength(body) + signature.length > MAX_RECORD_BYTES) {
     throw new SnapshotError('INTERNAL', `the record has more than ${MAX_RECORD_BYTES} bytes`);
@@ -52,7 +46,7 @@ export function decodeRecord(text: string, keys: RecordKeys): SignedRecord {
   }
   requireFormat(text);
   const { body, key } = requireSignature(text, keys);
-  const checked = recordSchema.safeParse(parseYaml(body));
+  const checked = recordSchema.safeParse(parseFields(body));
   if (checked.success) return { record: checked.data, key };
   throw new SnapshotError(
     'ARTIFACT_CORRUPT',
@@ -101,15 +95,29 @@ function unsigned(code: string, message: string, found: string): SnapshotError {
   return new SnapshotError('ARTIFACT_UNSIGNED', message, { reasons: [reason] });
 }
 
-function parseYaml(body: string): unknown {
+/** A field as a line of YAML whose value is JSON, which YAML contains: people and YAML tools read it, and no YAML parser is needed here. */
+function encodeField([name, value]: [string, unknown]): string {
+  return `${name}: ${JSON.stringify(value, null, 2).replaceAll('\n', '\n  ')}\n`;
+}
+
+/** Reads what `encodeField` wrote. A field begins at the start of a line; lines that begin with a blank belong to it. */
+function parseFields(body: string): unknown {
   try {
-    const document = parseDocument(body, { schema: 'core', strict: true, uniqueKeys: true });
-    const error = document.errors[0] ?? document.warnings[0];
-    if (error !== undefined) throw error;
-    return document.toJS({ maxAliasCount: 0 });
+    const fields = body.split(/\n(?! )/).filter((text) => text !== '');
+    const decoded = fields.map(decodeField);
+    const names = decoded.map(([name]) => name);
+    const twice = names.find((name, index) => names.indexOf(name) !== index);
+    if (twice !== undefined) throw new Error(`${twice} is there twice`);
+    return Object.fromEntries(decoded);
   } catch (cause) {
-    throw new SnapshotError('ARTIFACT_CORRUPT', `the record is not plain YAML: ${String(cause).slice(0, 500)}`, {
+    throw new SnapshotError('ARTIFACT_CORRUPT', `the record does not have its form: ${String(cause).slice(0, 500)}`, {
       cause,
     });
   }
+}
+
+function decodeField(text: string): [string, unknown] {
+  const colon = text.indexOf(': ');
+  if (colon < 0) throw new Error(`no field: ${text.slice(0, 80)}`);
+  return [text.slice(0, colon), JSON.parse(text.slice(colon + 2)) as unknown];
 }

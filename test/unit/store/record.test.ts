@@ -1,6 +1,7 @@
 import { createHmac } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { parse } from 'yaml';
 import {
   type ArtifactRecord,
   decodeRecord,
@@ -104,15 +105,22 @@ describe('a completion record', () => {
       'ARTIFACT_CORRUPT',
       /extra/,
     ],
-    ['a signed alias', sign('formatVersion: 1\nminReader: 1\na: &a [1]\nb: *a\n'), 'ARTIFACT_CORRUPT', /plain YAML/],
+    ['a signed alias', sign('formatVersion: 1\nminReader: 1\na: &a [1]\nb: *a\n'), 'ARTIFACT_CORRUPT', /its form/],
+    ['a field given twice', sign('formatVersion: 1\nminReader: 1\nminReader: 1\n'), 'ARTIFACT_CORRUPT', /twice/],
     [
       'signed nesting without end',
       sign(`formatVersion: 1\nminReader: 1\na: ${'['.repeat(100)}\n`),
       'ARTIFACT_CORRUPT',
-      /YAML/,
+      /its form/,
     ],
   ])('with %s is refused by name', (_, given, code, message) => {
     expect(failure(() => decodeRecord(given, KEYS))).toMatchObject({ code, message: expect.stringMatching(message) });
+  });
+
+  it('is YAML to everybody else', () => {
+    const { signature, ...fields } = parse(text) as Record<string, unknown>;
+    expect(fields).toEqual(record);
+    expect(signature).toMatchObject({ algorithm: 'HMAC-SHA-256' });
   });
 
   it('that nobody signed is not parsed: a bomb costs nothing', () => {
