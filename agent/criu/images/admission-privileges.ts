@@ -3,6 +3,7 @@ import { type AdmissionTarget, type Images, list, SAME_POD } from './admission-s
 import { capabilityNames } from './capabilities.ts';
 import type { Credentials } from './credentials.ts';
 import type { Process, SeccompFilter } from './processes.ts';
+import { filterForm } from './seccomp-form.ts';
 
 const SETS = ['inheritable', 'permitted', 'effective', 'bounding', 'ambient'] as const;
 
@@ -84,8 +85,12 @@ function filteredThreads(images: Images): (Thread & { mode: number; chain: reado
 export function confinementReasons(images: Images, target: AdmissionTarget): Reason[] {
   const threads = threadsOf(images);
   const reasons: Reason[] = [];
+  const wanted = target.seccompFilters.map(filterForm);
   const prefixed = (chain: readonly SeccompFilter[]) =>
-    target.seccompFilters.every((code, index) => chain[index]?.code === code);
+    wanted.every((form, index) => {
+      const filter = chain[index];
+      return filter !== undefined && (filter.code === target.seccompFilters[index] || filterForm(filter.code) === form);
+    });
   const weaker = filteredThreads(images).filter(({ mode, chain }) => {
     if (target.seccompMode === 1) return mode !== 1;
     return target.seccompMode === 2 && !(mode === 2 && prefixed(chain));
