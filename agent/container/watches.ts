@@ -26,7 +26,7 @@ export async function watchedDirectories(procRoot: string, tree: readonly TreePr
   return findInodes(`${procRoot}/${main.stat.pid}/root`, inodes);
 }
 
-/** Walks the tree below `root` breadth first, and collects the directories that hold a wanted inode or are one. */
+/** Walks the tree below `root` breadth first, and collects the directories that hold a wanted inode or are one, the root last. */
 async function findInodes(root: string, wanted: Set<number>): Promise<string[]> {
   const top = (await readdir(root).catch(() => [])).map((name) => `/${name}`).filter((path) => !NEVER.has(path));
   const queue = ['', ...FIRST.filter((path) => top.includes(path)), ...top];
@@ -37,27 +37,31 @@ async function findInodes(root: string, wanted: Set<number>): Promise<string[]> 
     const directory = queue[at] ?? '';
     if (seen.has(directory)) continue;
     seen.add(directory);
-    const stat = await lstat(root + directory).catch(() => undefined);
+    // `root` itself is procfs's link into the container, which is to be followed; nothing below it is.
+    const stat = await lstat(root + (directory || '/')).catch(() => undefined);
     if (!stat?.isDirectory()) continue;
     if (wanted.delete(stat.ino)) found.add(directory || '/');
-    if (directory === '') continue;
     const { files, directories } = await entriesOf(root, directory);
-    queue.push(...directories);
+    if (directory !== '') queue.push(...directories);
     looked += files.length + directories.length;
-    if (files.some(({ ino }) => wanted.delete(ino))) found.add(directory);
+    // CRIU searches a directory with all below it: of the root directory only the file itself is named.
+    for (const { name, ino } of files) if (wanted.delete(ino)) found.add(directory || `/${name}`);
   }
-  return [...found];
+  return [...found].toSorted((a, b) => Number(a === '/') - Number(b === '/'));
 }
 
 async function entriesOf(
   root: string,
   directory: string,
-): Promise<{ files: { ino: number }[]; directories: string[] }> {
+): Promise<{ files: { name: string; ino: number }[]; directories: string[] }> {
   const entries = await readdir(root + directory, { withFileTypes: true }).catch(() => []);
   const files = await Promise.all(
     entries
       .filter((entry) => entry.isFile())
-      .map((entry) => lstat(`${root}${directory}/${entry.name}`).catch(() => ({ ino: -1 }))),
+      .map(async ({ name }) => {
+        const stat = await lstat(`${root}${directory}/${name}`).catch(() => undefined);
+        return { name, ino: stat?.ino ?? -1 };
+      }),
   );
   return {
     files,
