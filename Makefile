@@ -2,7 +2,7 @@
 .PHONY: help setup build native check test demo bench clean
 
 TSX := node_modules/.bin/tsx
-REPORT := .cache/test-report.json
+VITEST := node_modules/.bin/vitest run --reporter=default --reporter=json
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,13 +20,19 @@ build: node_modules/.package-lock.json native ## Builds the programs: dist/ and 
 native: ## Builds the C programs: native/build/
 	$(MAKE) --no-print-directory -C native
 
-check: node_modules/.package-lock.json ## Formatting, types, lint and unused code
+check: node_modules/.package-lock.json ## Formatting, types, lint, unused code; linters of the C and shell programs
 	npm run --silent check
+	$(MAKE) --no-print-directory -C native lint
+	shellcheck --severity=warning .ci/run $$(git ls-files '*.sh')
 
+# The native tests run twice: against the programs as shipped, and against a build with the address and undefined-behaviour sanitizers.
 test: setup build ## Runs all tests for real; ends with the line "tests: N passed, N failed, N skipped"
-	@mkdir -p .cache && rm -f $(REPORT)
-	@node_modules/.bin/vitest run --reporter=default --reporter=json --outputFile.json=$(REPORT); status=$$?; \
-	$(TSX) test/closing-line.ts $(REPORT) || status=1; exit $$status
+	$(MAKE) --no-print-directory -C native sanitize
+	@mkdir -p .cache && rm -f .cache/report-*.json
+	@status=0; \
+	SNAPSHOT_NATIVE_DIR=native/build/asan $(VITEST) --project native --outputFile.json=.cache/report-sanitized.json || status=1; \
+	$(VITEST) --outputFile.json=.cache/report-all.json || status=1; \
+	$(TSX) test/closing-line.ts .cache/report-sanitized.json .cache/report-all.json || status=1; exit $$status
 
 demo: setup build ## Checkpoints a running worker and restores it into another pod, before your eyes
 	@$(TSX) bench/demo.ts

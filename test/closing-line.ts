@@ -9,25 +9,27 @@ interface Report {
   }[];
 }
 
-const [file = ''] = process.argv.slice(2);
-let report: Report = { testResults: [] };
+let passed = 0;
 let failed = 0;
-try {
-  report = JSON.parse(readFileSync(file, 'utf8')) as Report;
-} catch (error) {
-  // No report: the run itself broke, which counts as one failure.
-  console.error(`no test report: ${String(error)}`);
-  failed++;
+let skipped = 0;
+for (const file of process.argv.slice(2)) {
+  try {
+    count(JSON.parse(readFileSync(file, 'utf8')) as Report);
+  } catch (error) {
+    // No report: the run itself broke, which counts as one failure.
+    console.error(`no test report: ${String(error)}`);
+    failed++;
+  }
 }
 
-let passed = 0;
-let skipped = 0;
-for (const { status, assertionResults } of report.testResults) {
-  const inFile = assertionResults.filter((one) => one.status === 'failed').length;
-  // A file that fails outside its tests, while it is loaded or set up, counts as one failure.
-  failed += status === 'failed' && inFile === 0 ? 1 : inFile;
-  passed += assertionResults.filter((one) => one.status === 'passed').length;
-  skipped += assertionResults.filter((one) => one.status !== 'failed' && one.status !== 'passed').length;
+function count({ testResults }: Report): void {
+  for (const { status, assertionResults } of testResults) {
+    const inFile = assertionResults.filter((one) => one.status === 'failed').length;
+    // A file that fails outside its tests, while it is loaded or set up, counts as one failure.
+    failed += status === 'failed' && inFile === 0 ? 1 : inFile;
+    passed += assertionResults.filter((one) => one.status === 'passed').length;
+    skipped += assertionResults.filter((one) => one.status !== 'failed' && one.status !== 'passed').length;
+  }
 }
 if (passed + failed === 0) {
   console.error('no test ran');
