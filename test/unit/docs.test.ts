@@ -103,6 +103,17 @@ describe('docs/protocol.md', () => {
   });
 });
 
+describe('docs/operations.md', () => {
+  it('has a row for every step of an operation, and no other', () => {
+    const operations = ['checkpoint', 'restore', 'target'].map((name) => read(`agent/operations/${name}.ts`)).join('');
+    const steps = matches(operations, /(?:\bname: |\bstep: |\blap\()'([a-z-]+)'/g);
+    const table = rows(read('docs/operations.md')).filter((cells) =>
+      /^(both|checkpoint|restore)$/.test(cells[2] ?? ''),
+    );
+    expect(sorted(table.map((cells) => cells[1]?.replaceAll('`', '') ?? ''))).toEqual(sorted(steps));
+  });
+});
+
 describe('links', () => {
   const pages = [
     'README.md',
