@@ -33,14 +33,17 @@ export interface RunResult {
  */
 export async function runToFiles(request: RunRequest & { stdoutFile: string; stderrFile: string }): Promise<RunResult> {
   const out = await open(request.stdoutFile, 'w', 0o600);
-  const err = await open(request.stderrFile, 'w', 0o600);
   try {
-    return await superviseChild(request, (program, args) =>
-      execa(program, args, childOptions(request, ['ignore', out.fd, err.fd] as Options['stdio'])),
-    );
+    const err = await open(request.stderrFile, 'w', 0o600);
+    try {
+      return await superviseChild(request, (program, args) =>
+        execa(program, args, childOptions(request, ['ignore', out.fd, err.fd] as Options['stdio'])),
+      );
+    } finally {
+      await err.close();
+    }
   } finally {
     await out.close();
-    await err.close();
   }
 }
 
@@ -56,6 +59,7 @@ export interface CallRequest extends RunRequest {
 export async function call(request: CallRequest): Promise<RunResult & { stdout: string; stderr: string }> {
   let stdout = '';
   let stderr = '';
+  const lines = splitLines((line) => request.onLine?.(line));
   const result = await superviseChild(request, (program, args) => {
     const pipes = ['pipe', 'pipe', 'pipe', ...(request.secret === undefined ? [] : ['pipe'])] as Options['stdio'];
     const child = execa(program, args, childOptions(request, pipes));
@@ -63,14 +67,30 @@ export async function call(request: CallRequest): Promise<RunResult & { stdout: 
     if (request.secret !== undefined) feed(child.stdio[3] as Writable | null, request.secret);
     collect(child.stdout, (text) => {
       if (stdout.length < MAX_OUTPUT_BYTES) stdout += text;
-      request.onLine?.(text);
+      lines.take(text);
     });
     collect(child.stderr, (text) => {
       if (stderr.length < MAX_OUTPUT_BYTES) stderr += text;
     });
     return child;
   });
+  lines.end();
   return { ...result, stdout, stderr };
+}
+
+/** Puts text that comes in pieces together to lines. */
+function splitLines(onLine: (line: string) => void): { take(text: string): void; end(): void } {
+  let rest = '';
+  return {
+    take: (text) => {
+      const lines = (rest + text).split('\n');
+      rest = lines.pop() ?? '';
+      lines.forEach(onLine);
+    },
+    end: () => {
+      if (rest !== '') onLine(rest);
+    },
+  };
 }
 
 /** Writes and closes; a child that ended without reading is no error of ours. */
@@ -166,15 +186,11 @@ export async function openSession(
   collect(child.stderr, (text) => {
     stderr = (stderr + text).slice(-4096);
   });
-  let rest = '';
-  collect(child.stdout, (text) => {
-    const lines = (rest + text).split('\n');
-    rest = lines.pop() ?? '';
-    for (const line of lines) {
-      if (isNotice(line)) notices.push(line);
-      else waiting.shift()?.resolve(line);
-    }
+  const lines = splitLines((line) => {
+    if (isNotice(line)) notices.push(line);
+    else waiting.shift()?.resolve(line);
   });
+  collect(child.stdout, lines.take);
   const ended = child.then(() => {
     over = true;
     for (const { reject } of waiting.splice(0)) reject(new Error(stderr.trim() || `${program} ended`));
