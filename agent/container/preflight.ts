@@ -19,6 +19,9 @@ export interface PreflightInput {
   readonly depth: 1 | 2;
 }
 
+/** CRIU takes mounts as `mnt[PATH]:PATH`. */
+const PLAIN_PATH = /^[^[\]:,\p{Cc}]+$/u;
+
 const ANONYMOUS = {
   '[io_uring]': {
     code: 'IO_URING',
@@ -79,6 +82,15 @@ function containerProblems({ facts, mounts, agentUserNs, depth }: PreflightInput
       found: mounts.root.fstype,
       wanted: 'overlay',
       advice: 'Use the overlayfs snapshotter of the runtime.',
+    });
+  const oddNames = mounts.external.map(({ mountPoint }) => mountPoint).filter((point) => !PLAIN_PATH.test(point));
+  if (oddNames.length > 0)
+    reasons.push({
+      code: 'MOUNT_NAME',
+      message: 'a mount point has characters that mean something else on the command line of CRIU',
+      found: oddNames.map((name) => JSON.stringify(name)).join(' '),
+      wanted: 'no brackets, colons, commas or control characters',
+      advice: 'Mount the volume at another path.',
     });
   return reasons;
 }
