@@ -6,6 +6,8 @@ export interface Measured extends Figures {
   readonly contender: string;
   readonly mebibytes: number;
   readonly repetition: number;
+  /** How busy the machine was, with this and with everything else: its load average of the last minute. */
+  readonly load: number;
 }
 
 /** The middle value, or the mean of the two in the middle. */
@@ -21,6 +23,7 @@ export interface Summary {
   readonly contender: string;
   readonly mebibytes: number;
   readonly repetitions: number;
+  readonly load: number;
   readonly checkpoint: number;
   readonly pause: number;
   readonly restore: number;
@@ -49,9 +52,11 @@ export function summarise(measured: readonly Measured[]): Summary[] {
       pause: of((row) => row.pause),
       restore: of((row) => row.restore),
     };
-    return [{ contender, mebibytes, repetitions: rows.length, checkpoint, pause, restore, parts }];
+    const load = of((row) => row.load);
+    return [{ contender, mebibytes, repetitions: rows.length, load, checkpoint, pause, restore, parts }];
   });
-  return medians.map((row) => {
+  const order = medians.toSorted((a, b) => a.mebibytes - b.mebibytes || a.contender.localeCompare(b.contender));
+  return order.map((row) => {
     const base = medians.find(({ contender, mebibytes }) => contender === YARDSTICK && mebibytes === row.mebibytes);
     const ratio = (name: 'checkpoint' | 'pause' | 'restore') => row[name] / (base?.[name] ?? Number.NaN);
     return {

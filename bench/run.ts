@@ -79,7 +79,10 @@ async function contenders(arena: Arena): Promise<[string, Contender][]> {
   ];
 }
 
-/** One contender after the other in every repetition, so that what else the machine does hits all of them alike. */
+/**
+ * One contender after the other in every repetition, and another one first each time, so that what else the machine does, and what a
+ * contender leaves behind, hits all of them alike.
+ */
 async function measure(
   all: readonly (readonly [string, Contender])[],
   sizes: readonly number[],
@@ -88,10 +91,12 @@ async function measure(
   const measured: Measured[] = [];
   for (const mebibytes of sizes)
     for (let repetition = 1; repetition <= repetitions; repetition++)
-      for (const [contender, run] of all) {
+      for (let turn = 0; turn < all.length; turn++) {
+        const [contender, run] = all[(repetition + turn) % all.length] as (typeof all)[number];
         const name = `${contender.replace(' ', '-')}-${mebibytes}-${repetition}`;
         const figures = await run(mebibytes, name);
-        measured.push({ contender, mebibytes, repetition, ...figures });
+        const [load = 0] = loadavg();
+        measured.push({ contender, mebibytes, repetition, load, ...figures });
         const { checkpoint, pause, restore } = figures;
         say(
           `${mebibytes} MiB, repetition ${repetition}, ${contender.padEnd(10)}: checkpoint ${checkpoint.toFixed(3)} s (pause ${pause.toFixed(3)} s), restore ${restore.toFixed(3)} s`,
