@@ -49,7 +49,10 @@ export function watchRuntime(
     let hasEvents = true;
     const events = (async () => {
       while (!signal.aborted && hasEvents) {
+        // What happens before the runtime has taken the subscription is not told: one look when it must have.
+        const afterwards = setTimeout(bell.ring, options.pollMs);
         const why = await runtime.events(bell.ring, signal);
+        clearTimeout(afterwards);
         if (why === 'unsupported') {
           hasEvents = false;
           options.log.info({ pollMs: options.pollMs }, 'the runtime has no events, it is polled');
@@ -70,8 +73,9 @@ export function watchRuntime(
         failures += 1;
         options.log.warn({ err, failures }, 'the runtime does not answer');
       }
-      const quiet = failures > 0 ? Math.min(MAX_BACKOFF_MS, options.pollMs * 2 ** failures) : undefined;
-      await bell.wait(quiet ?? (hasEvents ? Math.max(0, nextResync - Date.now()) : options.pollMs), signal);
+      // A runtime that does not answer has no events either: its broken stream is no reason to ask sooner.
+      if (failures > 0) await pause(Math.min(MAX_BACKOFF_MS, options.pollMs * 2 ** failures), signal);
+      else await bell.wait(hasEvents ? Math.max(0, nextResync - Date.now()) : options.pollMs, signal);
       await pause(SETTLE_MS, signal);
     }
     await events;

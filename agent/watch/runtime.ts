@@ -110,6 +110,9 @@ export function openRuntime(socketPath: string): Runtime {
   };
   const client = new root.runtime.v1.RuntimeService(`unix://${socketPath}`, grpc.credentials.createInsecure(), {
     'grpc.max_receive_message_length': 64 << 20,
+    // By itself gRPC tries again after up to two minutes: too long for a runtime that was restarted.
+    'grpc.initial_reconnect_backoff_ms': 200,
+    'grpc.max_reconnect_backoff_ms': 2_000,
   }) as unknown as RuntimeClient;
 
   const ask = async <T>(name: UnaryCall, request: object, shape: z.ZodType<T>): Promise<T> => {
@@ -120,7 +123,12 @@ export function openRuntime(socketPath: string): Runtime {
     }).catch((cause: unknown) => {
       throw runtimeFailure(name, socketPath, cause);
     });
-    return shape.parse(answer);
+    const understood = shape.safeParse(answer);
+    if (understood.success) return understood.data;
+    throw new SnapshotError(
+      'RUNTIME_UNAVAILABLE',
+      `${name} on ${socketPath} is not understood: ${z.prettifyError(understood.error)}`,
+    );
   };
 
   return {
@@ -187,6 +195,10 @@ function followEvents(
   signal: AbortSignal,
 ): Promise<'unsupported' | 'broken' | 'stopped'> {
   return new Promise((resolve) => {
+    if (signal.aborted) {
+      resolve('stopped');
+      return;
+    }
     const stream = client.GetContainerEvents({});
     const stop = () => stream.cancel();
     const end = (why: 'unsupported' | 'broken' | 'stopped') => {
