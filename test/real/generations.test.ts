@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { SENTINELS } from '../../contract/keys.ts';
+import { LABELS, SENTINELS } from '../../contract/keys.ts';
 import type { Agent } from './environment/agent.ts';
 import { Cluster } from './environment/cluster.ts';
 import type { JsonLine } from './environment/container.ts';
@@ -15,9 +15,12 @@ import {
   finished,
   freshName,
   markReady,
+  operationEnd,
   type Restored,
   readRecord,
+  requireSuccess,
   restored,
+  runTarget,
   type Source,
   type SourceRequest,
   sentinel,
@@ -50,8 +53,13 @@ describe('one artifact', () => {
     const source = await checkpointed(cluster, agent, memory(48));
     const { digest } = await source.container.check();
     await source.pod.remove();
-    const targets = await Promise.all([1, 2, 3].map(() => restored(cluster, agent, source)));
-    expect(overlap(targets.map(({ end }) => end))).toBe(true);
+    // They become targets at one moment, when all of them are there.
+    const hidden = { pod: { labels: { [LABELS.checkpointId]: '' } } };
+    const targets = await Promise.all([1, 2, 3].map(() => runTarget(cluster, source, hidden)));
+    for (const { pod } of targets) runtime.relabel(pod.uid, snapshotPod(source));
+    const ends = await Promise.all(targets.map(({ container }) => operationEnd(agent, 'restore', container)));
+    for (const [index, { container }] of targets.entries()) requireSuccess(agent, ends[index] ?? {}, container);
+    expect(overlap(ends)).toBe(true);
     const verdicts = await Promise.all(targets.map(({ container }) => container.check()));
     for (const [index, verdict] of verdicts.entries())
       expect(verdict).toMatchObject({ check: 'ok', digest, host: targets[index]?.pod.name });

@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { SENTINELS } from '../../contract/keys.ts';
@@ -102,10 +103,13 @@ test('a read-only root file system', async () => {
   await remove();
 });
 
-test("the runtime's seccomp profile and no new privileges", async () => {
+test.each(["the runtime's", "this machine's"])('%s seccomp profile and no new privileges', async (whose) => {
+  const profile = join(cluster.directory, 'without-io-uring.json');
+  const rules = [{ names: ['io_uring_setup'], action: 'SCMP_ACT_ERRNO', errnoRet: 38 }];
+  await writeFile(profile, JSON.stringify({ defaultAction: 'SCMP_ACT_ALLOW', syscalls: rules }));
   const { root, sourceRights, targetRights, remove } = await moved({
     command: workload('tree'),
-    seccomp: 'RuntimeDefault',
+    seccomp: whose === "the runtime's" ? 'RuntimeDefault' : profile,
     noNewPrivileges: true,
   });
   expect(targetRights).toEqual(sourceRights);
@@ -147,10 +151,14 @@ test('a terminal', async () => {
   await remove();
 });
 
-test("the host's network", async () => {
-  const { root, remove } = await moved({ command: workload('tree'), pod: { hostNetwork: true } });
-  expect(namespaceOf(root, 'net')).toBe(namespaceOf(process.pid, 'net'));
-  await remove();
+test("the host's network, with sockets, once the source is gone that had them", async () => {
+  const request = { command: workload('sockets'), pod: { hostNetwork: true }, after: 'stop' as const };
+  const source = await checkpointed(cluster, agent, request);
+  await source.pod.remove();
+  const target = await restored(cluster, agent, source);
+  expect(await target.container.check()).toMatchObject({ check: 'ok', problems: [], ownAddress: '' });
+  expect(namespaceOf(await target.container.workloadPid(), 'net')).toBe(namespaceOf(process.pid, 'net'));
+  await target.pod.remove();
 });
 
 test('a memory limit that is not much more than the memory', async () => {
