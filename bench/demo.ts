@@ -149,6 +149,7 @@ async function main(): Promise<string> {
   say(`Checkpoint and restore of a pod on this machine: kernel ${release()}, ${criuVersion()}
 `);
   const cluster = await step('a private containerd, with its network and images', () => Cluster.start());
+  let interrupted: string | undefined;
   let stopped: Promise<void> | undefined;
   const stop = () => {
     stopped ??= step('everything is removed again', () => cleanUp(cluster));
@@ -156,7 +157,11 @@ async function main(): Promise<string> {
   };
   // Whoever interrupts the demo finds nothing left behind either.
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
-    process.once(signal, () => void stop().finally(() => finish(`demo: failed interrupted by ${signal}`, 1)));
+    process.once(signal, () => {
+      // What then fails in the middle is a consequence.
+      interrupted = signal;
+      void stop().finally(() => finish(`demo: failed interrupted by ${signal}`, 1));
+    });
   try {
     const shown = await demo(cluster);
     showComparison(shown);
@@ -165,7 +170,7 @@ async function main(): Promise<string> {
   } catch (error) {
     // What went wrong first is what is told.
     await stop().catch((problem: unknown) => say(String(problem)));
-    throw error;
+    throw interrupted === undefined ? error : new Error(`interrupted by ${interrupted}`, { cause: error });
   }
 }
 
@@ -174,7 +179,12 @@ function summary({ checkpoint, restore, before, after }: Shown): string {
   return `demo: ok ${times} counter=${before.counter}->${after.counter}`;
 }
 
+let isFinished = false;
+
+/** Prints the last line, and only the first one that is to be the last. */
 function finish(line: string, status: number): void {
+  if (isFinished) return;
+  isFinished = true;
   process.stdout.write(`${line}\n`, () => process.exit(status));
 }
 
