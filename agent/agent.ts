@@ -25,10 +25,23 @@ export interface Agent {
   run(signal: AbortSignal): Promise<void>;
 }
 
-export function newAgent(context: AgentContext, pods: PodSource, guards: Guards): Agent {
+/** What the agent does to a container; each call is one attempt. */
+export interface Operations {
+  readonly checkpoint: typeof checkpoint;
+  readonly restore: typeof restoreContainer;
+}
+
+export function newAgent(
+  context: AgentContext,
+  pods: PodSource,
+  guards: Pick<Guards, 'add'>,
+  operations: Operations = { checkpoint, restore: restoreContainer },
+): Agent {
   const { config, journal, log } = context;
   const running = new Set<string>();
   const tries = new Map<string, number>();
+  /** Not before this time: an event about the pod is no reason to try a failed operation sooner. */
+  const due = new Map<string, number>();
   const said = new Map<string, string>();
   /** Containers whose attempt failed before there was anything to write down, in a way that does not pass. */
   const hopeless = new Set<string>();
@@ -80,8 +93,8 @@ export function newAgent(context: AgentContext, pods: PodSource, guards: Guards)
     try {
       ended =
         wanted.kind === 'checkpoint'
-          ? await checkpoint(opContext, { ...request, wanted })
-          : await restoreContainer(opContext, { ...request, wanted }, (restored) => guards.add(restored));
+          ? await operations.checkpoint(opContext, { ...request, wanted })
+          : await operations.restore(opContext, { ...request, wanted }, (restored) => guards.add(restored));
     } catch (error) {
       ended = { result: 'failed', failure: asSnapshotError(error), failedStep: 'reach', timings: [], figures: {} };
     } finally {
@@ -110,7 +123,9 @@ export function newAgent(context: AgentContext, pods: PodSource, guards: Guards)
       opLog.warn({ tries: count }, 'not tried again');
       return undefined;
     }
-    return { afterMs: Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** count) };
+    const afterMs = Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** (count - 1));
+    due.set(containerId, Date.now() + afterMs);
+    return { afterMs };
   }
 
   function changed(uid: string): void {
@@ -118,7 +133,11 @@ export function newAgent(context: AgentContext, pods: PodSource, guards: Guards)
     if (pod === undefined) return;
     for (const decision of decide(pod, historyFor(pod))) {
       explain(pod, decision);
-      if (decision.kind === 'checkpoint' || decision.kind === 'restore') queue.add(`${uid}/${decision.container.name}`);
+      if (decision.kind !== 'checkpoint' && decision.kind !== 'restore') continue;
+      const { id, name } = decision.container;
+      const waitMs = (due.get(id) ?? 0) - Date.now();
+      if (waitMs > 0) queue.addLater(`${uid}/${name}`, waitMs);
+      else queue.add(`${uid}/${name}`);
     }
   }
 
