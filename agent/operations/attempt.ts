@@ -27,8 +27,10 @@ export function beginAttempt(
     checkpointId: request.wanted.checkpointId,
     version: request.wanted.version,
   } satisfies Omit<Transition, 'state' | 'details'>;
+  let isTouched = false;
   const attempt: Attempt = {
     note: async (state, details = {}) => {
+      if (state === 'point-of-no-return') isTouched = true;
       await context.journal.append({ ...entry, state, details });
     },
     step: async (name) => {
@@ -39,7 +41,7 @@ export function beginAttempt(
         ...details,
         result: outcome.result,
         code: outcome.failure?.code ?? '',
-        retry: outcome.failure?.retryable ?? false,
+        retry: !isTouched && (outcome.failure?.retryable ?? false),
       }),
   };
   return attempt;

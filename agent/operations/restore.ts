@@ -53,8 +53,9 @@ export async function restoreContainer(
     const attempt = beginAttempt(context, request, target);
     await attempt.note('started');
     const { outcome, restored, details } = await perform(context, request, target, attempt);
-    await attempt.end(outcome, details);
+    // First the guard: the container needs it even where the journal cannot be written.
     if (restored !== undefined) onRestored(restored);
+    await attempt.end(outcome, details);
     if (context.config.storage.accessMode === 'podMount') await sweepVolume(context, target.volume);
     return outcome;
   } finally {
