@@ -42,16 +42,25 @@ async function settle(
   const interrupted = { state: 'failed' as const, details: { result: 'failed', code: 'CANCELLED', retry: true } };
   if (entry.kind === 'checkpoint') return interrupted;
   if (!context.journal.passedNoReturn(entry.operationId)) {
-    await wake(context, entry);
+    await tried(context, entry, wake(context, entry));
     return interrupted;
   }
   const armed = context.journal.restoredContainers().find(({ operationId }) => operationId === entry.operationId);
-  if (armed !== undefined && (await isSame(context, entry))) {
-    await announce(context, armed);
+  if (armed !== undefined && (await isSame(context, entry)) && (await tried(context, entry, announce(context, armed))))
     return SUCCEEDED;
-  }
-  await end(context, entry);
+  await tried(context, entry, end(context, entry));
   return { state: 'unknown', details: { result: 'failed', code: 'OUTCOME_UNKNOWN' } };
+}
+
+/** A container that ends meanwhile, or whose control directory leads astray, must not keep the agent from starting. */
+async function tried(context: AgentContext, { operationId }: JournalEntry, work: Promise<void>): Promise<boolean> {
+  return await work.then(
+    () => true,
+    (err: unknown) => {
+      context.log.error({ err, operationId }, 'operation of an earlier run cannot be settled as it should');
+      return false;
+    },
+  );
 }
 
 /** The tree runs and is the container's; all that may be missing is the sentinel. */
