@@ -36,8 +36,8 @@ function platformMismatches({ record, node, rules }: Comparison): Reason[] {
     reasons.push({
       code: 'CPU_FEATURES',
       message: `this CPU lacks ${missing.join(', ')}, which the workload may have detected and go on using`,
-      found: `${node.cpu.vendor} ${node.cpu.family}/${node.cpu.model}`,
-      wanted: `${platform.cpu.vendor} ${platform.cpu.family}/${platform.cpu.model}`,
+      found: `${node.cpu.vendor} ${node.cpu.family}/${node.cpu.model} without ${missing.join(', ')}`,
+      wanted: `${platform.cpu.vendor} ${platform.cpu.family}/${platform.cpu.model} with ${missing.join(', ')}`,
       advice: 'Schedule the pod on a node with the same CPU generation, or a later one of the same vendor.',
     });
   if (isOlder(node.kernel, platform.kernel) && !rules.allowOlderKernel)
