@@ -48,7 +48,7 @@ export function beginAttempt(
 }
 
 /** Whether a failure was seen before anything was touched, and would be seen again: the agent does not try again by itself. */
-export function isRefusal(failure: SnapshotError): boolean {
+function isRefusal(failure: SnapshotError): boolean {
   return !failure.retryable && REFUSALS.has(failure.code);
 }
 

@@ -27,14 +27,14 @@ export interface RestoreWanted extends Wanted {
 }
 
 /** Nothing to do, and why: said in the log, so that a person can see why nothing happens. */
-export interface Nothing {
+interface Nothing {
   readonly kind: 'nothing';
   readonly container: string;
   readonly reason: string;
 }
 
 /** The pod asks for something that cannot be: a defect of its labels or annotations. */
-export interface Malformed {
+interface Malformed {
   readonly kind: 'malformed';
   readonly reason: string;
 }

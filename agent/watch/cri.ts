@@ -85,7 +85,7 @@ export function watchRuntime(
 }
 
 /** Sandboxes that are up, with their containers, as pods. */
-export function podViews(sandboxes: readonly Sandbox[], containers: readonly RuntimeContainer[]): PodView[] {
+function podViews(sandboxes: readonly Sandbox[], containers: readonly RuntimeContainer[]): PodView[] {
   return sandboxes
     .filter(({ state, labels }) => state === 'SANDBOX_READY' && labels[LABELS.checkpointId] !== undefined)
     .map((sandbox) => ({

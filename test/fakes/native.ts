@@ -1,7 +1,7 @@
 import type { Native, ProcessId } from '../../agent/host/native.ts';
 
 /** What was asked of the helper: the verb, and what matters of its arguments. */
-export type Asked = readonly [verb: string, ...unknown[]];
+type Asked = readonly [verb: string, ...unknown[]];
 
 export interface FakeNative {
   readonly native: Native;

@@ -205,7 +205,7 @@ describe('events of the runtime', () => {
   });
 
   it('are broken when the stream or the runtime goes away', async () => {
-    for (const goAway of [cri.breakStreams, cri.stop]) {
+    for (const goAway of [async () => cri.breakStreams(), cri.stop]) {
       const ended = runtime.events(() => undefined, new AbortController().signal);
       await until(() => cri.openStreams === 1, 'the stream');
       await goAway();
