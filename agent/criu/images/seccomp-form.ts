@@ -1,4 +1,6 @@
-/** One instruction of classic BPF with the places it goes to, counted from the begin of the program. */
+import { createHash } from 'node:crypto';
+
+/** One instruction of classic BPF. */
 interface Instruction {
   readonly code: number;
   readonly k: number;
@@ -7,59 +9,88 @@ interface Instruction {
 }
 
 const INSTRUCTION_BYTES = 8;
+/** The kernel takes no longer ones. */
+const MAX_INSTRUCTIONS = 4096;
 const CLASS_MASK = 0x07;
 const CLASS_JUMP = 0x05;
+const CLASS_RETURN = 0x06;
 /** Unconditional jump, and jump where the accumulator equals a constant. */
 const JUMP_ALWAYS = 0x05;
 const JUMP_EQUAL = 0x15;
 
+const JUMP = 'jump';
+/** A place after the end of the program: the kernel takes no program that leads there. */
+const OUTSIDE = 'outside';
+
 /**
- * A seccomp filter in a form that does not depend on the order of comparisons that exclude each other: programs of the same form
- * do the same. runc writes the branches to its architectures in random order, so that two containers of one profile have
- * filters that differ in their bytes. Takes and gives text; what is no program of whole instructions is given back as it is.
+ * Says in a digest what a seccomp filter does, whatever the order of its blocks and of comparisons that exclude each other: filters of
+ * the same form do the same. runc writes the branches to its architectures in random order, so that two containers of one
+ * profile have filters that differ in their bytes. What is no program is given back as it is.
  */
 export function filterForm(hex: string): string {
   const bytes = Buffer.from(hex, 'hex');
-  if (bytes.length === 0 || bytes.length % INSTRUCTION_BYTES !== 0) return hex;
-  const program = Array.from({ length: bytes.length / INSTRUCTION_BYTES }, (_, index) => instructionAt(bytes, index));
-  const entered = new Set(program.flatMap((one, at) => [one.onTrue, one.onFalse].filter((to) => to !== at + 1)));
-  const lines: string[] = [];
-  for (let at = 0; at < program.length; ) {
-    const end = endOfRun(program, entered, at);
-    lines.push(...linesOf(program.slice(at, end), end));
-    at = end;
+  const length = bytes.length / INSTRUCTION_BYTES;
+  if (!Number.isInteger(length) || length === 0 || length > MAX_INSTRUCTIONS) return hex;
+  const program = Array.from({ length }, (_, at) => instructionAt(bytes, at));
+  // Programs only jump forward: who is needed is known from the begin on, what an instruction leads to from the end on.
+  const steps = new Map<number, Step>();
+  const needed = new Set([0]);
+  for (let at = 0; at < length; at++) {
+    if (!needed.has(at)) continue;
+    const step = stepAt(program, at);
+    steps.set(at, step);
+    for (const next of step.next) needed.add(next);
   }
-  return lines.join('\n');
+  const forms = new Map<number, string>();
+  for (const [at, { what, next }] of [...steps].toReversed()) {
+    // A jump does nothing but lead elsewhere.
+    const [target] = next;
+    if (what === JUMP && target !== undefined) {
+      forms.set(at, forms.get(target) ?? OUTSIDE);
+      continue;
+    }
+    const hash = createHash('sha256').update(what);
+    for (const place of next) hash.update(` ${forms.get(place) ?? OUTSIDE}`);
+    forms.set(at, hash.digest('hex'));
+  }
+  return forms.get(0) ?? hex;
 }
 
 function instructionAt(bytes: Buffer, index: number): Instruction {
   const at = index * INSTRUCTION_BYTES;
-  const code = bytes.readUInt16LE(at);
-  const k = bytes.readUInt32LE(at + 4);
   const next = index + 1;
-  if ((code & CLASS_MASK) !== CLASS_JUMP) return { code, k, onTrue: next, onFalse: next };
-  if (code === JUMP_ALWAYS) return { code, k, onTrue: next + k, onFalse: next + k };
-  return { code, k, onTrue: next + bytes.readUInt8(at + 2), onFalse: next + bytes.readUInt8(at + 3) };
+  return {
+    code: bytes.readUInt16LE(at),
+    k: bytes.readUInt32LE(at + 4),
+    onTrue: next + bytes.readUInt8(at + 2),
+    onFalse: next + bytes.readUInt8(at + 3),
+  };
 }
 
-/**
- * Where the run of comparisons that begins at `from` ends: all of one accumulator, each going on with the next where it does not hold,
- * with different constants, and entered by nobody but through its first one.
- */
-function endOfRun(program: readonly Instruction[], entered: ReadonlySet<number>, from: number): number {
-  const constants = new Set<number>();
+/** What is done at a place, and the places that it leads to, in an order that belongs to what is done. */
+interface Step {
+  readonly what: string;
+  readonly next: readonly number[];
+}
+
+function stepAt(program: readonly Instruction[], at: number): Step {
+  const one = program[at];
+  if (one === undefined) return { what: OUTSIDE, next: [] };
+  if (one.code === JUMP_ALWAYS) return { what: JUMP, next: [at + 1 + one.k] };
+  if (one.code === JUMP_EQUAL) return comparisons(program, at);
+  const what = `${one.code} ${one.k}`;
+  if ((one.code & CLASS_MASK) === CLASS_RETURN) return { what, next: [] };
+  return { what, next: (one.code & CLASS_MASK) === CLASS_JUMP ? [one.onTrue, one.onFalse] : [at + 1] };
+}
+
+/** All comparisons that are reached one after the other while none holds, as a table; of equal constants the first one counts. */
+function comparisons(program: readonly Instruction[], from: number): Step {
+  const table = new Map<number, number>();
   let at = from;
-  for (; at < program.length; at++) {
-    const one = program[at];
-    if (one?.code !== JUMP_EQUAL || one.onFalse !== at + 1 || constants.has(one.k)) break;
-    if (at > from && entered.has(at)) break;
-    constants.add(one.k);
+  for (let one = program[at]; one?.code === JUMP_EQUAL; one = program[at]) {
+    if (!table.has(one.k)) table.set(one.k, one.onTrue);
+    at = one.onFalse;
   }
-  return Math.max(at, from + 1);
-}
-
-/** A run by its constants, as what it is: where none holds, it goes on at its end, wherever a comparison stands in it. */
-function linesOf(run: readonly Instruction[], end: number): string[] {
-  if (run.length < 2) return run.map(({ code, k, onTrue, onFalse }) => `${code} ${k} ${onTrue} ${onFalse}`);
-  return run.toSorted((a, b) => a.k - b.k).map(({ k, onTrue }) => `one of: ${k} ${onTrue}, or ${end}`);
+  const rows = [...table].sort(([a], [b]) => a - b);
+  return { what: `table ${rows.map(([k]) => k).join(' ')}`, next: [...rows.map(([, place]) => place), at] };
 }

@@ -8,6 +8,7 @@ type Instruction = readonly [number, number, number, number];
 const LOAD = 0x20;
 const EQUAL = 0x15;
 const GREATER = 0x25;
+const ANY_BIT = 0x45;
 const JUMP = 0x05;
 const RETURN = 0x06;
 
@@ -59,7 +60,59 @@ const ARCHITECTURES: readonly Instruction[][] = [
   ],
 ];
 
+const CHECK_64: readonly Instruction[] = [
+  [LOAD, 0, 0, 0],
+  [ANY_BIT, 1, 0, 0x40000000],
+];
+/** The begins of four filters that runc 1.1.5 made from containerd's default profile: two blocks and two branches, in any order. */
+const MADE_BY_RUNC = [
+  ...branched(
+    [2, 4],
+    [...oldBlock(7), [JUMP, 0, 0, 7], ...CHECK_64, [GREATER, 3, 1, 0x1c1], [GREATER, 2, 0, 0x40000223]],
+  ),
+  ...branched(
+    [7, 1],
+    [...CHECK_64, [GREATER, 6, 1, 0x1c1], [GREATER, 5, 0, 0x40000223], [JUMP, 0, 0, 5], ...oldBlock(2)],
+  ),
+];
+
+function oldBlock(toEnd: number): Instruction[] {
+  return [
+    [LOAD, 0, 0, 0],
+    [GREATER, toEnd, 0, 0x1c1],
+  ];
+}
+
+/** Both orders of the branches to the blocks for 32 and for 64 bits. */
+function branched([to32, to64]: readonly [number, number], blocks: readonly Instruction[]): Instruction[][] {
+  const orders: Instruction[][] = [
+    [
+      [EQUAL, to32, 0, 0x40000003],
+      [EQUAL, to64, 0, 0xc000003e],
+    ],
+    [
+      [EQUAL, to64 + 1, 0, 0xc000003e],
+      [EQUAL, to32 - 1, 0, 0x40000003],
+    ],
+  ];
+  return orders.map((branches) => [
+    [LOAD, 0, 0, 4],
+    ...branches,
+    [JUMP, 0, 0, 10],
+    ...blocks,
+    [JUMP, 0, 0, 2],
+    [JUMP, 0, 0, 1],
+    [RETURN, 0, 0, 0x50026],
+    [RETURN, 0, 0, 0x7fff0000],
+  ]);
+}
+
 describe('the form of a filter', () => {
+  it('is one for all that runc makes of one profile', () => {
+    expect(new Set(MADE_BY_RUNC.map(hex)).size).toBe(4);
+    expect(new Set(MADE_BY_RUNC.map((program) => filterForm(hex(program)))).size).toBe(1);
+  });
+
   it('is the same where comparisons that exclude each other come in another order', () => {
     const [one = [], other = []] = ARCHITECTURES;
     expect(hex(one)).not.toBe(hex(other));
