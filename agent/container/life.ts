@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import type { Logger } from 'pino';
 import { SnapshotError } from '../errors.ts';
 import type { Native, ProcessId } from '../host/native.ts';
-import type { PinnedProcess } from './pinned.ts';
+import { type PinnedProcess, pinProcess } from './pinned.ts';
 import { exitCodeOf, parseStat, parseStatus } from './proc.ts';
 
 const SIGKILL = 9;
@@ -70,26 +70,45 @@ export async function guard(
   log: Logger,
 ): Promise<{ exitCode: number; reason: 'EXITED' | 'EXIT_CODE_UNKNOWN' | 'PLACEHOLDER_ENDED' }> {
   const stopForwarding = forwardTerm(native, container, log);
-  const placeholderEnded = container.placeholder.exited.then(() => 'placeholder' as const);
-  const end = await Promise.race([rootEnd(native, container.root), placeholderEnded]);
+  const over = new AbortController();
+  const placeholderEnded = endOf(native, container.placeholder, over.signal).then(() => 'placeholder' as const);
+  const end = await Promise.race([rootEnd(native, container.root, over.signal), placeholderEnded]);
+  over.abort();
   stopForwarding();
   container.root.release();
   if (end === 'placeholder') return { exitCode: UNKNOWN_EXIT, reason: 'PLACEHOLDER_ENDED' };
   const exitCode = end ?? UNKNOWN_EXIT;
   try {
-    if (end === undefined) await container.placeholder.signal(SIGKILL);
+    if (end === undefined) await native.signal(SIGKILL, [container.placeholder.id]);
     else await native.injectExit(container.placeholder.id, exitCode);
   } catch (err) {
     log.warn({ err, exitCode }, 'exit code could not be delivered, the container is killed');
-    await container.placeholder.signal(SIGKILL).catch(() => undefined);
+    await native.signal(SIGKILL, [container.placeholder.id]).catch(() => undefined);
   }
   container.placeholder.release();
   return { exitCode, reason: end === undefined ? 'EXIT_CODE_UNKNOWN' : 'EXITED' };
 }
 
+/**
+ * The raw wait status of a process once it ended, or null where the kernel does not tell. What watches it may end before it does, killed
+ * for memory for one: then the process is pinned anew, unless nobody waits for it any more.
+ */
+export async function endOf(native: Native, pinned: PinnedProcess, over?: AbortSignal): Promise<number | null> {
+  const status = await pinned.exited;
+  if (status !== null || over?.aborted) return status;
+  const { pid, start } = pinned.id;
+  const text = await readFile(`${native.options.procRoot}/${pid}/stat`, 'utf8').catch(() => undefined);
+  const stat = text === undefined ? undefined : parseStat(text);
+  if (stat?.start !== start || stat.state === 'Z' || stat.state === 'X') return null;
+  const again = await pinProcess(native, pid, start).catch(() => undefined);
+  if (again === undefined) return null;
+  over?.addEventListener('abort', () => again.release(), { once: true });
+  return await endOf(native, again, over);
+}
+
 /** The exit code of the restored root once it ended; undefined where nobody can tell (PID 1 reaped it on an old kernel). */
-async function rootEnd(native: Native, root: PinnedProcess): Promise<number | undefined> {
-  const status = await root.exited;
+async function rootEnd(native: Native, root: PinnedProcess, over: AbortSignal): Promise<number | undefined> {
+  const status = await endOf(native, root, over);
   const { pid, start } = root.id;
   const text = await readFile(`${native.options.procRoot}/${pid}/stat`, 'utf8').catch(() => undefined);
   const stat = text === undefined ? undefined : parseStat(text);
@@ -105,7 +124,7 @@ function forwardTerm(native: Native, container: RestoredContainer, log: Logger):
     if (text === '' || (parseStatus(text).pendingSignals & (1n << BigInt(SIGTERM - 1))) === 0n) return;
     clearInterval(timer);
     log.info({ containerId: container.containerId }, 'SIGTERM forwarded to the restored process');
-    await container.root.signal(SIGTERM).catch(() => undefined);
+    await native.signal(SIGTERM, [container.root.id]).catch(() => undefined);
   };
   const timer = setInterval(() => void look(), TERM_POLL_MS);
   return () => clearInterval(timer);

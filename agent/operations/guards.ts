@@ -1,4 +1,4 @@
-import { guard, type RestoredContainer } from '../container/life.ts';
+import { endOf, guard, type RestoredContainer } from '../container/life.ts';
 import { pinProcess } from '../container/pinned.ts';
 import type { ProcessId } from '../host/native.ts';
 import type { AgentContext } from './context.ts';
@@ -24,7 +24,7 @@ export function newGuards(context: Context): Guards {
     const { containerId, adoption, root, placeholder } = restored;
     roots.set(containerId, root.id);
     if (adoption === 'standby') {
-      await placeholder.exited;
+      await endOf(native, placeholder);
       root.release();
       log.info({ containerId }, 'restored container ended');
     } else {

@@ -93,7 +93,7 @@ describe('a restored container', () => {
     await procfs.drop(ROOT.pid);
     end(ROOT.pid, null);
     await until(isEnded, 'the end to be written down');
-    expect(acts(asked)).toEqual([['ask', 10, `signal ${SIGKILL}`]]);
+    expect(acts(asked)).toEqual([['signal', SIGKILL, '10:500']]);
     expect(said('restored container ended')).toMatchObject([{ exitCode: 137, reason: 'EXIT_CODE_UNKNOWN' }]);
   });
 
@@ -103,7 +103,7 @@ describe('a restored container', () => {
     await procfs.add({ ...ROOT, start: 9_999, state: 'Z' });
     end(ROOT.pid, null);
     await until(isEnded, 'the end to be written down');
-    expect(acts(asked)).toEqual([['ask', 10, `signal ${SIGKILL}`]]);
+    expect(acts(asked)).toEqual([['signal', SIGKILL, '10:500']]);
   });
 
   it('is killed where its exit code cannot be delivered', async () => {
@@ -114,12 +114,13 @@ describe('a restored container', () => {
     await until(isEnded, 'the end to be written down');
     expect(acts(asked)).toEqual([
       ['inject-exit', 10, 0],
-      ['ask', 10, `signal ${SIGKILL}`],
+      ['signal', SIGKILL, '10:500'],
     ]);
   });
 
   it('is left alone once its PID 1 has ended', async () => {
     const { asked, held, end, isEnded, said } = await resumed('foreign');
+    await procfs.drop(PLACEHOLDER.pid);
     end(PLACEHOLDER.pid, SIGKILL);
     await until(isEnded, 'the end to be written down');
     expect(acts(asked)).toEqual([]);
@@ -132,7 +133,7 @@ describe('a restored container', () => {
     await procfs.write(`${PLACEHOLDER.pid}/status`, 'Name:\tsleep\nShdPnd:\t0000000000004000\n');
     await until(() => acts(asked).length > 0, 'the signal');
     await new Promise((resolve) => setTimeout(resolve, 450));
-    expect(acts(asked)).toEqual([['ask', 20, `signal ${SIGTERM}`]]);
+    expect(acts(asked)).toEqual([['signal', SIGTERM, '20:600']]);
     end(PLACEHOLDER.pid, 0);
     await until(isEnded, 'the end to be written down');
   });
@@ -151,6 +152,30 @@ describe('a restored container', () => {
   });
 });
 
+describe('what watches a process', () => {
+  it.each([
+    ['restored process', ROOT, 'foreign'],
+    ['PID 1', PLACEHOLDER, 'foreign'],
+    ['PID 1', PLACEHOLDER, 'standby'],
+  ] as const)(
+    'may end before it does: the %s is pinned anew, and nobody is touched (%#)',
+    async (_, { pid, start }, adoption) => {
+      const { asked, end, isEnded, guards } = await resumed(adoption);
+      asked.length = 0;
+      end(pid, null);
+      await until(() => asked.length > 0, 'another pin');
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      expect(asked).toEqual([['pin', pid, start]]);
+      expect(isEnded()).toBe(false);
+      expect(guards.rootOf('c')).toEqual(ROOT);
+      await procfs.drop(pid);
+      end(pid, 5 << 8);
+      await until(isEnded, 'the end to be written down');
+      expect(acts(asked)).toEqual(pid === ROOT.pid ? [['inject-exit', 10, 5]] : []);
+    },
+  );
+});
+
 describe('a container that ended while no agent ran', () => {
   it('is written down as ended, and nobody is touched', async () => {
     for (const processes of [[ROOT], [{ ...PLACEHOLDER, start: 9_999 }, ROOT]]) {
@@ -166,7 +191,7 @@ describe('a container that ended while no agent ran', () => {
     await procfs.drop(ROOT.pid);
     const { asked, isEnded, held } = await resumed('foreign', [PLACEHOLDER]);
     await until(isEnded, 'the end to be written down');
-    expect(acts(asked)).toEqual([['ask', 10, `signal ${SIGKILL}`]]);
+    expect(acts(asked)).toEqual([['signal', SIGKILL, '10:500']]);
     expect(held.size).toBe(0);
   });
 
