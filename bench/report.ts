@@ -1,5 +1,5 @@
 import type { Figures } from './contenders.ts';
-import { say, table } from './terminal.ts';
+import { table } from './terminal.ts';
 
 /** One repetition of one contender. */
 export interface Measured extends Figures {
@@ -72,8 +72,29 @@ const seconds = (value: number) => value.toFixed(3);
 const ratio = (value: number) => value.toFixed(2);
 const ms = (value: number | undefined) => (value === undefined ? '' : (value * 1000).toFixed(0));
 
-export function printReport(summaries: readonly Summary[]): void {
-  say(`\nMedians in seconds; × is the ratio to ${YARDSTICK}. Page cache warm.\n`);
+/** The tables that people read. */
+export function report(summaries: readonly Summary[]): string {
+  const agents = summaries.filter(({ contender }) => contender === 'agent');
+  const loads = summaries.map(({ load }) => load);
+  return [
+    `Medians in seconds; × is the ratio to ${YARDSTICK}. Page cache warm.`,
+    `Load average of the machine meanwhile: ${Math.min(...loads).toFixed(1)} to ${Math.max(...loads).toFixed(1)}.`,
+    '',
+    comparison(summaries),
+    '',
+    "The agent's restore in milliseconds, from the running placeholder to the end of the operation:",
+    '',
+    restoreParts(agents, summaries),
+    ...(['checkpoint', 'restore'] as const).flatMap((action) => [
+      '',
+      `Steps of the agent's ${action}, milliseconds:`,
+      '',
+      steps(agents, action),
+    ]),
+  ].join('\n');
+}
+
+function comparison(summaries: readonly Summary[]): string {
   const head = ['memory, contender', 'checkpoint', '×', 'of it pause', '×', 'restore', '×'];
   const rows = summaries.map((row) => [
     `${row.mebibytes} MiB  ${row.contender}`,
@@ -84,45 +105,35 @@ export function printReport(summaries: readonly Summary[]): void {
     seconds(row.restore),
     ratio(row.restoreRatio),
   ]);
-  say(table([head, ...rows]));
-  const agents = summaries.filter(({ contender }) => contender === 'agent');
-  printRestoreParts(agents, summaries);
-  for (const action of ['checkpoint', 'restore'] as const) printSteps(agents, action);
+  return table([head, ...rows]);
 }
 
+const RESTORE_PARTS = {
+  'restore wall': 'placeholder running → restored',
+  'restore noticed': '  until the agent begins (the runtime is polled)',
+  'restore criu': "  CRIU's own time",
+  'restore fill': '  filling of the large memory',
+  'restore agent': '  everything else: the agent',
+} as const;
+
 /** Where the time of the agent's restore goes, and what it adds to plain CRIU. */
-function printRestoreParts(agents: readonly Summary[], all: readonly Summary[]): void {
-  say("\nThe agent's restore in milliseconds, from the running placeholder to the end of the operation:\n");
-  const names = ['restore wall', 'restore noticed', 'restore criu', 'restore fill', 'restore agent'];
-  const labels: Record<string, string> = {
-    'restore wall': 'placeholder running → restored',
-    'restore noticed': '  until the agent begins (the runtime is polled)',
-    'restore criu': "  CRIU's own time",
-    'restore fill': '  filling of the large memory',
-    'restore agent': '  everything else: the agent',
-  };
-  const rows = names.map((name) => [labels[name] ?? name, ...agents.map(({ parts }) => ms(parts[name]))]);
+function restoreParts(agents: readonly Summary[], all: readonly Summary[]): string {
   const net = agents.map(({ mebibytes, restore }) => {
     const plain = all.find((row) => row.contender === YARDSTICK && row.mebibytes === mebibytes);
     return ms(restore - (plain?.restore ?? Number.NaN));
   });
-  say(
-    table([
-      ['', ...agents.map(({ mebibytes }) => `${mebibytes} MiB`)],
-      ...rows,
-      [`operation (without noticing) minus ${YARDSTICK}`, ...net],
-    ]),
-  );
+  return table([
+    ['', ...agents.map(({ mebibytes }) => `${mebibytes} MiB`)],
+    ...Object.entries(RESTORE_PARTS).map(([name, label]) => [label, ...agents.map(({ parts }) => ms(parts[name]))]),
+    [`operation (without noticing) minus ${YARDSTICK}`, ...net],
+  ]);
 }
 
-function printSteps(agents: readonly Summary[], action: 'checkpoint' | 'restore'): void {
+function steps(agents: readonly Summary[], action: 'checkpoint' | 'restore'): string {
   const prefix = `${action} step `;
   const names = Object.keys(agents[0]?.parts ?? {}).filter((name) => name.startsWith(prefix));
-  say(`\nSteps of the agent's ${action}, milliseconds:\n`);
-  say(
-    table([
-      ['', ...agents.map(({ mebibytes }) => `${mebibytes} MiB`)],
-      ...names.map((name) => [name.slice(prefix.length), ...agents.map(({ parts }) => ms(parts[name]))]),
-    ]),
-  );
+  return table([
+    ['', ...agents.map(({ mebibytes }) => `${mebibytes} MiB`)],
+    ...names.map((name) => [name.slice(prefix.length), ...agents.map(({ parts }) => ms(parts[name]))]),
+  ]);
 }

@@ -16,14 +16,16 @@ import {
   runcContender,
   TIMED_CRIU,
 } from './contenders.ts';
-import { type Measured, printReport, summarise, YARDSTICK } from './report.ts';
+import { type Measured, report, summarise, YARDSTICK } from './report.ts';
 import { say } from './terminal.ts';
 
 const RESULTS = join(import.meta.dirname, 'results.json');
+/** The same for people. */
+const TABLES = join(import.meta.dirname, 'results.md');
 const USAGE = `usage: run.ts [--sizes 300,2048] [--repetitions 5]
 
 Measures checkpoint and restore by the agent, by plain CRIU and by runc, one after the other in every repetition, and
-writes bench/results.json.
+writes bench/results.json and bench/results.md.
 `;
 
 async function main(): Promise<void> {
@@ -47,10 +49,12 @@ async function main(): Promise<void> {
     const arena = await makeArena(cluster);
     const measured = await measure(await contenders(arena), sizes, repetitions);
     const summaries = summarise(measured);
-    printReport(summaries);
+    const text = report(summaries);
+    say(`\n${text}`);
     const results = { measuredAt: new Date().toISOString(), machine, yardstick: YARDSTICK, summaries, measured };
     writeFileSync(RESULTS, `${JSON.stringify(results, rounded, 2)}\n`);
-    say(`\nEvery figure is in bench/results.json.`);
+    writeFileSync(TABLES, page(machine, text));
+    say('\nEvery figure is in bench/results.json, these tables are in bench/results.md.');
   } finally {
     await cluster.stop();
   }
@@ -105,7 +109,13 @@ async function measure(
   return measured;
 }
 
-async function machineFacts(): Promise<object> {
+function page(machine: Awaited<ReturnType<typeof machineFacts>>, text: string): string {
+  const { cpu, threads, kernel, criu, runc, commit } = machine;
+  const where = `${cpu}, ${threads} CPUs, kernel ${kernel}, ${criu}, ${runc}, commit ${commit.slice(0, 12)}`;
+  return `# What \`make bench\` measured last\n\n${where}\n\n\`\`\`\n${text}\n\`\`\`\n`;
+}
+
+async function machineFacts() {
   const version = async (...argv: [string, ...string[]]) => (await host(argv)).trim().split('\n')[0] ?? '';
   const [one = 0, five = 0, fifteen = 0] = loadavg();
   return {
