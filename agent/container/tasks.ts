@@ -2,6 +2,12 @@ import { readFile } from 'node:fs/promises';
 import type { ProcessId } from '../host/native.ts';
 import { readProcess, readTree } from './tree.ts';
 
+/** Where the host's procfs and cgroups are. */
+interface Roots {
+  readonly procRoot: string;
+  readonly cgroupRoot: string;
+}
+
 /** One line of /proc/PID/cgroup: which hierarchy, and the path in it. */
 interface CgroupLine {
   readonly hierarchy: number;
@@ -19,28 +25,37 @@ function parseCgroup(text: string): CgroupLine[] {
     });
 }
 
+/** Stopped, being traced, dead, or in the kernel on the way to a stop. */
+const AT_REST = 'TtZXD';
+
 /**
  * Every process of a container: the tree of its PID 1 and whatever else is in its cgroup, such as what somebody started in it with
  * exec. Processes that end meanwhile are left out.
  */
-export async function containerTasks(
-  roots: { procRoot: string; cgroupRoot: string },
-  mainPid: number,
-): Promise<ProcessId[]> {
-  const tree = await readTree(roots.procRoot, mainPid);
-  const ids = new Map(tree.map(({ stat }) => [stat.pid, { pid: stat.pid, start: stat.start }]));
-  for (const pid of await cgroupPids(roots, mainPid)) {
-    if (ids.has(pid)) continue;
-    const process = await readProcess(roots.procRoot, pid);
-    if (process !== undefined) ids.set(pid, { pid, start: process.stat.start });
-  }
-  return [...ids.values()];
+export async function containerTasks(roots: Roots, mainPid: number): Promise<ProcessId[]> {
+  return (await lookAtTasks(roots, mainPid)).tasks;
 }
 
-async function cgroupPids(
-  { procRoot, cgroupRoot }: { procRoot: string; cgroupRoot: string },
+/** The same, and how many of them run, or came and went while they were looked at. */
+export async function lookAtTasks(
+  roots: Roots,
   mainPid: number,
-): Promise<number[]> {
+): Promise<{ readonly tasks: ProcessId[]; readonly restless: number }> {
+  const tree = await readTree(roots.procRoot, mainPid);
+  const found = new Map(tree.map(({ stat }) => [stat.pid, stat]));
+  let gone = 0;
+  for (const pid of await cgroupPids(roots, mainPid)) {
+    if (found.has(pid)) continue;
+    const process = await readProcess(roots.procRoot, pid);
+    if (process === undefined) gone += 1;
+    else found.set(pid, process.stat);
+  }
+  const stats = [...found.values()];
+  const awake = stats.filter(({ state }) => !AT_REST.includes(state)).length;
+  return { tasks: stats.map(({ pid, start }) => ({ pid, start })), restless: awake + gone };
+}
+
+async function cgroupPids({ procRoot, cgroupRoot }: Roots, mainPid: number): Promise<number[]> {
   const lines = parseCgroup(await readFile(`${procRoot}/${mainPid}/cgroup`, 'utf8').catch(() => ''));
   // A process on the root cgroup would make every process of the machine a task of the container.
   const line = lines.find(({ controllers, path }) => path !== '/' && (controllers === '' || controllers === 'pids'));

@@ -20,11 +20,14 @@ export async function readProcess(procRoot: string, pid: number): Promise<TreePr
   }
 }
 
+/** Deeper than any tree of a workload. A chain of processes that fork and end at once has no end, and is not followed. */
+const MAX_DEPTH = 200;
+
 /** The process and all its descendants, parents before children. Processes that end meanwhile are left out. */
 export async function readTree(procRoot: string, rootPid: number): Promise<TreeProcess[]> {
   const found: TreeProcess[] = [];
   let level = [rootPid];
-  while (level.length > 0) {
+  for (let depth = 0; level.length > 0 && depth < MAX_DEPTH; depth++) {
     const children: number[] = [];
     for (const pid of level) {
       const process = await readProcess(procRoot, pid);

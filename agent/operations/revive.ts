@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isExternal } from '../container/mounts.ts';
 import type { Placeholder } from '../container/placeholder.ts';
-import { containerTasks } from '../container/tasks.ts';
+import { lookAtTasks } from '../container/tasks.ts';
 import { readTree } from '../container/tree.ts';
 import { admissionProblems, readImages } from '../criu/images/admission.ts';
 import { readProcesses } from '../criu/images/processes.ts';
@@ -102,11 +102,34 @@ export async function requireHarmless(images: Images, artifact: Artifact, placeh
   );
 }
 
-/** Stops every task of the container, so that none of them can interfere with CRIU in their PID namespace. */
+/** How long the container is looked at until nothing in it runs; what does not come to rest is not restored into. */
+const HALT_MS = 5_000;
+
+/**
+ * Stops every task of the container, so that none of them can interfere with CRIU in their PID namespace. A task may fork while the
+ * others are stopped, so it is looked again until all that is there is at rest. RESTORE_REFUSED where it never is.
+ */
 export async function haltContainer(context: AgentContext, target: Target): Promise<ProcessId[]> {
-  const tasks = await containerTasks(context.config.host, target.main.id.pid);
-  await context.native.signal(SIGSTOP, tasks);
-  return tasks;
+  const { native, config } = context;
+  const halted = new Map<number, ProcessId>();
+  for (const began = performance.now(); performance.now() - began < HALT_MS; ) {
+    const { tasks, restless } = await lookAtTasks(config.host, target.main.id.pid);
+    const fresh = tasks.filter(({ pid, start }) => halted.get(pid)?.start !== start);
+    if (fresh.length === 0 && restless === 0) return [...halted.values()];
+    for (const id of fresh) halted.set(id.pid, id);
+    if (fresh.length > 0) await native.signal(SIGSTOP, fresh);
+  }
+  await wakeTasks(context, [...halted.values()]);
+  const reason = {
+    code: 'TASKS_RESTLESS',
+    message: 'processes of the container start others faster than they can be stopped',
+    found: `${halted.size} processes, and still more`,
+    wanted: 'a placeholder that only waits',
+    advice: 'Use snapshot-standby, or another command that waits, as the command of the target container.',
+  };
+  throw new SnapshotError('RESTORE_REFUSED', `the container cannot be halted: ${reason.message}`, {
+    reasons: [reason],
+  });
 }
 
 /** Lets tasks that were halted run again. */
