@@ -10,8 +10,9 @@ help: ## Lists the targets
 setup: ## Installs what is missing on this machine (Debian 12 or later, as root)
 	@test/real/environment/setup.sh
 
+# Not `npm ci`: it insists on lock entries for the optional packages of every platform, and mirrors may carry this platform's only.
 node_modules/.package-lock.json: package.json package-lock.json
-	npm ci --no-audit --no-fund --loglevel=error
+	npm install --no-save --no-audit --no-fund --loglevel=error
 	@touch $@
 
 build: node_modules/.package-lock.json native ## Builds the programs: dist/ and native/build/

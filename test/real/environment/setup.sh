@@ -42,8 +42,8 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 if [ ! -e "$repository/node_modules/.package-lock.json" ] || [ "$repository/package-lock.json" -nt "$repository/node_modules/.package-lock.json" ]; then
-  echo "setup: npm ci"
-  (cd "$repository" && npm ci --no-audit --no-fund --loglevel=error </dev/null)
+  echo "setup: npm install"
+  (cd "$repository" && npm install --no-save --no-audit --no-fund --loglevel=error </dev/null)
   touch "$repository/node_modules/.package-lock.json"
 fi
 
