@@ -47,14 +47,17 @@ export async function publishPending(
 /**
  * Finishes checkpoints whose workload an earlier run stopped and whose images it did not get to publish. Returns the ids of those that
  * are finished now; others stay for the next start. Only where the agent mounts the volume itself: in podMount mode it went with
- * its pod.
+ * its pod. What an operation is at work on now is that operation's; `left` are those that could not be finished before, and gets those
+ * that cannot be now.
  */
-export async function finishPending(context: AgentContext): Promise<ReadonlySet<string>> {
+export async function finishPending(context: AgentContext, left = new Set<string>()): Promise<ReadonlySet<string>> {
   const { config, log } = context;
   const finished = new Set<string>();
   for (const pending of await readPending(config.paths.stateDir)) {
+    if (context.liveOperations.has(pending.operationId) && !left.has(pending.operationId)) continue;
     try {
       await finishOne(context, pending);
+      context.liveOperations.delete(pending.operationId);
       finished.add(pending.operationId);
       log.info({ operationId: pending.operationId, checkpointId: pending.id }, 'interrupted checkpoint was finished');
     } catch (err) {
@@ -63,7 +66,10 @@ export async function finishPending(context: AgentContext): Promise<ReadonlySet<
         'interrupted checkpoint cannot be finished',
       );
       if (err instanceof SnapshotError && !err.retryable) await dropPending(config.paths.stateDir, pending.operationId);
-      else context.liveOperations.add(pending.operationId);
+      else {
+        context.liveOperations.add(pending.operationId);
+        left.add(pending.operationId);
+      }
     }
   }
   return finished;

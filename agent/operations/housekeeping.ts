@@ -25,7 +25,13 @@ export async function sweepVolume(context: AgentContext, volume: Volume): Promis
  */
 export function keepSwept(context: AgentContext, signal: AbortSignal): Promise<void> {
   if (context.config.storage.accessMode === 'podMount') return Promise.resolve();
-  const timer = setInterval(() => void finishPending(context).then(() => sweepOwnVolume(context)), SWEEP_EVERY_MS);
+  // No operation runs yet: what counts as live now is what the recovery could not finish.
+  const left = new Set(context.liveOperations);
+  const round = async () => {
+    await finishPending(context, left).catch((err: unknown) => context.log.warn({ err }, 'nothing can be finished'));
+    await sweepOwnVolume(context);
+  };
+  const timer = setInterval(() => void round(), SWEEP_EVERY_MS);
   signal.addEventListener('abort', () => clearInterval(timer), { once: true });
   return sweepOwnVolume(context);
 }
