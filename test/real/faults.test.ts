@@ -498,6 +498,40 @@ describe('a container is replaced in the middle', () => {
   });
 });
 
+describe('while CRIU restores, nothing of the container runs', () => {
+  // In the second each process lives for an instant only: a list of them is never up to date.
+  const restless = {
+    'a shell with children': 'sh -c "while :; do sleep 0.01; done" &',
+    'a chain of forks': '/usr/bin/python3 -c "import os\nwhile True:\n  if os.fork(): os._exit(0)" &',
+  };
+
+  test.each(Object.entries(restless))('%s is stopped, or refused', async (_, unrest) => {
+    const source = await checkpointed(cluster, agent, memory());
+    await source.pod.remove();
+    holdCriu('restore');
+    const command = ['sh', '-c', `${unrest} ${unrest}\nexec /usr/local/bin/snapshot-standby`];
+    const { container, pod } = await runTarget(cluster, source, { command });
+    const ended = operationEnd(agent, 'restore', container);
+    await Promise.race([reached('criu-restore'), ended]);
+    if (existsSync(join(gates, 'criu-restore.reached'))) {
+      const runs = () =>
+        processes()
+          .filter(({ cgroups, command: line }) => cgroups.includes(container.id) && !line.includes('/opt/faults/'))
+          .filter(({ state }) => !/[TtZX]/.test(state))
+          .map(({ pid, state, command: line }) => `${pid} ${state} ${line}`);
+      for (let look = 0; look < 20; look++) expect(runs()).toEqual([]);
+      openAll();
+      requireSuccess(agent, await ended, container);
+      await expectRuns(container);
+    } else {
+      expect(await ended).toMatchObject({ code: 'RESTORE_REFUSED', reasons: [{ code: 'TASKS_RESTLESS' }] });
+      // As it was before: its processes go on.
+      expect((await container.exec('grep', 'State', '/proc/1/status')).stdout).toMatch(/State:\s+S/);
+    }
+    await pod.remove();
+  });
+});
+
 describe('CRIU fails', () => {
   const failing = (action: 'dump' | 'restore', log: string) =>
     writeFileSync(join(gates, `criu-${action}.fails`), `${log}\n`);
