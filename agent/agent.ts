@@ -8,6 +8,7 @@ import type { AgentContext, Outcome, TooEarly } from './operations/context.ts';
 import type { Guards } from './operations/guards.ts';
 import { restoreContainer } from './operations/restore.ts';
 import { type CheckpointWanted, type Decision, decide, type History, type RestoreWanted } from './plan/decide.ts';
+import { type ContainerMemory, newMemory } from './plan/memory.ts';
 import { type Again, keyedQueue } from './plan/queue.ts';
 import type { PodSource } from './watch/cri.ts';
 
@@ -16,6 +17,9 @@ const RETRY_MS = 1_000;
 const MAX_RETRY_MS = 60_000;
 /** An operation that failed this often on one container is given up: what fails deterministically must not loop. */
 const MAX_TRIES = 5;
+/** What is waited for is looked for less and less often, up to this: each look costs a few processes. */
+const MAX_WAIT_MS = 2_000;
+const WAIT_GROWTH = 1.25;
 
 type Work = CheckpointWanted | RestoreWanted;
 
@@ -39,12 +43,7 @@ export function newAgent(
 ): Agent {
   const { config, journal, log } = context;
   const running = new Set<string>();
-  const tries = new Map<string, number>();
-  /** Not before this time: an event about the pod is no reason to try a failed operation sooner. */
-  const due = new Map<string, number>();
-  const said = new Map<string, string>();
-  /** Containers whose attempt failed before there was anything to write down, in a way that does not pass. */
-  const hopeless = new Set<string>();
+  const memory = newMemory();
   const cancel = new AbortController();
 
   /** One attempt for each container; but one that was restored may be checkpointed when its pod becomes a source. */
@@ -52,7 +51,7 @@ export function newAgent(
     (pod: PodView): History =>
     (containerId) => {
       if (running.has(containerId)) return 'running';
-      if (hopeless.has(containerId)) return 'ended';
+      if (memory.of(pod.uid, containerId).isHopeless) return 'ended';
       const outcome = journal.outcomeOf(containerId);
       if (outcome === undefined || outcome.details['retry'] === true) return 'none';
       const isSource = pod.labels[LABELS.checkpointSource] === 'true';
@@ -86,7 +85,9 @@ export function newAgent(
     const traceId = randomBytes(16).toString('hex');
     const fields = operationFields(pod, wanted, operationId, traceId);
     const opLog = log.child(fields);
-    const request = { operationId, traceId, pod, signal: cancel.signal };
+    const known = memory.of(pod.uid, wanted.container.id);
+    const isLastTry = known.tries + 1 >= MAX_TRIES;
+    const request = { operationId, traceId, pod, isLastTry, signal: cancel.signal };
     const opContext = { ...context, log: opLog };
     let ended: Outcome | TooEarly;
     context.liveOperations.add(operationId);
@@ -101,41 +102,44 @@ export function newAgent(
       context.liveOperations.delete(operationId);
     }
     if (ended.result === 'too-early') {
-      sayOnce(wanted.container.id, ended.reason, () => opLog.info({ reason: ended.reason }, 'not yet'));
-      return { afterMs: config.watch.pollMilliseconds };
+      sayOnce(known, ended.reason, () => opLog.info({ reason: ended.reason }, 'not yet'));
+      known.waits += 1;
+      return { afterMs: Math.min(MAX_WAIT_MS, config.watch.pollMilliseconds * WAIT_GROWTH ** known.waits) };
     }
     report(opLog, ended);
-    return ended.failure === undefined ? undefined : retry(wanted.container.id, ended.failure, opLog);
+    return ended.failure === undefined ? undefined : retry(known, ended.failure, opLog);
   }
 
   /** Reasons for waiting are said when they change, not at every look. */
-  function sayOnce(containerId: string, reason: string, say: () => void): void {
-    if (said.get(containerId) === reason) return;
-    said.set(containerId, reason);
+  function sayOnce(known: ContainerMemory, reason: string, say: () => void): void {
+    if (known.said === reason) return;
+    known.said = reason;
     say();
   }
 
-  function retry(containerId: string, failure: SnapshotError, opLog: Logger): Again {
-    const count = (tries.get(containerId) ?? 0) + 1;
-    tries.set(containerId, count);
-    if (!failure.retryable || count >= MAX_TRIES) {
-      hopeless.add(containerId);
-      opLog.warn({ tries: count }, 'not tried again');
+  function retry(known: ContainerMemory, failure: SnapshotError, opLog: Logger): Again {
+    known.tries += 1;
+    if (!failure.retryable || known.tries >= MAX_TRIES) {
+      known.isHopeless = true;
+      opLog.warn({ tries: known.tries }, 'not tried again');
       return undefined;
     }
-    const afterMs = Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** (count - 1));
-    due.set(containerId, Date.now() + afterMs);
+    const afterMs = Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** (known.tries - 1));
+    known.dueAt = Date.now() + afterMs;
     return { afterMs };
   }
 
   function changed(uid: string): void {
     const pod = pods.pod(uid);
-    if (pod === undefined) return;
+    if (pod === undefined) {
+      memory.forget(uid);
+      return;
+    }
     for (const decision of decide(pod, historyFor(pod))) {
       explain(pod, decision);
       if (decision.kind !== 'checkpoint' && decision.kind !== 'restore') continue;
       const { id, name } = decision.container;
-      const waitMs = (due.get(id) ?? 0) - Date.now();
+      const waitMs = memory.of(uid, id).dueAt - Date.now();
       if (waitMs > 0) queue.addLater(`${uid}/${name}`, waitMs);
       else queue.add(`${uid}/${name}`);
     }
@@ -143,7 +147,7 @@ export function newAgent(
 
   function explain(pod: PodView, decision: Decision): void {
     if (decision.kind === 'malformed')
-      sayOnce(pod.uid, decision.reason, () =>
+      sayOnce(memory.of(pod.uid, ''), decision.reason, () =>
         log.warn({ pod: pod.name, namespace: pod.namespace, reason: decision.reason }, 'pod is not understood'),
       );
     if (decision.kind === 'nothing')

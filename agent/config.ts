@@ -82,6 +82,8 @@ const schema = z.strictObject({
   restore: z
     .strictObject({
       restoreTimeoutSeconds: seconds.default(7200),
+      /** How long a placeholder that was told to stand by may take to write `restore-context.json`, from its start. */
+      standbySeconds: z.number().min(0).max(3_600).default(10),
       /** Accept a placeholder that holds CAP_SYS_PTRACE, whose processes could interfere with CRIU while it works in their PID namespace. */
       allowPtraceCapability: z.boolean().default(false),
       /** Accept a node whose kernel is older than the one the artifact was captured on. */

@@ -33,8 +33,12 @@ export const SENTINELS = {
   ready: 'ready-for-snapshot',
   complete: 'snapshot-complete',
   restored: 'restore-complete',
+  /** Written by the placeholder before it waits: who the new pod is, for the restored worker. */
+  context: 'restore-context.json',
 } as const;
 
 export const CONTROL_DIR_ENV = 'DYN_SNAPSHOT_CONTROL_DIR';
+/** Set to 1, it makes a placeholder write `restore-context.json` and wait. */
+export const STANDBY_ENV = 'DYN_SNAPSHOT_RESTORE_STANDBY';
 export const DEFAULT_CONTROL_DIR = '/snapshot-control';
 export const DEFAULT_ARTIFACT_VERSION = '1';

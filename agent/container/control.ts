@@ -1,4 +1,5 @@
-import { CONTROL_DIR_ENV, DEFAULT_CONTROL_DIR, SENTINELS } from '../../contract/keys.ts';
+import { readFile } from 'node:fs/promises';
+import { CONTROL_DIR_ENV, DEFAULT_CONTROL_DIR, SENTINELS, STANDBY_ENV } from '../../contract/keys.ts';
 import type { Native, ProcessId } from '../host/native.ts';
 
 /** Where a container's control directory is, by the environment it was started with. */
@@ -18,6 +19,18 @@ export async function readiness(
   const seen = await native.look(process, path, SENTINELS.ready);
   if (seen.exists) return 'ready';
   return seen.dir || declared ? 'not-ready' : 'no-control-dir';
+}
+
+/**
+ * Whether a placeholder has told the restored worker who the new pod is, or need not: one that was not told to stand by, or that has gone
+ * over to sleeping, as a standby entrypoint does once it has written the file. Halted before, it could never write it.
+ */
+export async function hasContext(native: Native, process: ProcessId, env: readonly string[]): Promise<boolean> {
+  const { path, declared } = controlDir(env);
+  if (!declared || !env.includes(`${STANDBY_ENV}=1`)) return true;
+  if ((await native.look(process, path, SENTINELS.context)).exists) return true;
+  const comm = await readFile(`${native.options.procRoot}/${process.pid}/comm`, 'utf8').catch(() => '');
+  return comm.trim() === 'sleep';
 }
 
 /** The text of `restore-complete`: the line `done` for readers that know the old contract, then what was restored. */

@@ -46,7 +46,8 @@ export async function checkpoint(context: AgentContext, request: Request): Promi
     const attempt = beginAttempt(context, request, target);
     await attempt.note('started');
     const outcome = (await adopted(context, request, target)) ?? (await capture(context, request, target, attempt));
-    if (outcome.failure !== undefined && request.wanted.ofJob) await endJob(context, target, outcome.failure);
+    if (outcome.failure !== undefined && isFinal(outcome.failure, request))
+      await endJob(context, target, outcome.failure);
     await attempt.end(outcome);
     if (context.config.storage.accessMode === 'podMount') await sweepVolume(context, target.volume);
     return outcome;
@@ -265,6 +266,11 @@ async function releaseWorker(context: AgentContext, target: Target): Promise<voi
   const { path } = controlDir(target.running.env);
   const { dir } = await context.native.look(target.main.id, path, SENTINELS.complete);
   if (dir) await context.native.put(target.main.id, path, SENTINELS.complete, 'done\n');
+}
+
+/** Whether a Job's checkpoint has failed for good: what may pass is tried again first. */
+function isFinal(failure: SnapshotError, { wanted, isLastTry }: Request): boolean {
+  return wanted.ofJob && (isLastTry || !failure.retryable);
 }
 
 /** A checkpoint Job exists for nothing else: ending its container makes it fail at once and frees what it holds. */

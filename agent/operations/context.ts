@@ -31,6 +31,8 @@ export interface OperationRequest<W extends CheckpointWanted | RestoreWanted> {
   readonly traceId: string;
   readonly pod: PodView;
   readonly wanted: W;
+  /** No further attempt follows a failure of this one. */
+  readonly isLastTry: boolean;
   readonly signal: AbortSignal;
 }
 

@@ -1,5 +1,5 @@
 import { SENTINELS } from '../../contract/keys.ts';
-import { controlDir, restoreCompleteText } from '../container/control.ts';
+import { controlDir, hasContext, restoreCompleteText } from '../container/control.ts';
 import { type Adoption, adopt, type RestoredContainer } from '../container/life.ts';
 import { type PinnedProcess, pinProcess } from '../container/pinned.ts';
 import { type Placeholder, readPlaceholder } from '../container/placeholder.ts';
@@ -49,7 +49,8 @@ export async function restoreContainer(
 ): Promise<Outcome | TooEarly> {
   const target = await reachTarget(context, request);
   try {
-    if (!(await isThere(target, request))) return { result: 'too-early', reason: 'the artifact is not there yet' };
+    const early = await tooEarly(context, request, target);
+    if (early !== undefined) return early;
     const attempt = beginAttempt(context, request, target);
     await attempt.note('started');
     const { outcome, restored, details } = await perform(context, request, target, attempt);
@@ -63,9 +64,16 @@ export async function restoreContainer(
   }
 }
 
-/** An artifact gets its name when it is complete: before that there is nothing to look into. */
-async function isThere({ volume }: Target, { wanted }: Request): Promise<boolean> {
-  return await hasDirectory(volume.root, artifactDir(volume, { id: wanted.checkpointId, version: wanted.version }));
+/** Why the container cannot be restored yet. */
+async function tooEarly(context: AgentContext, request: Request, target: Target): Promise<TooEarly | undefined> {
+  const { checkpointId: id, version } = request.wanted;
+  // An artifact gets its name when it is complete: before that there is nothing to look into.
+  if (!(await hasDirectory(target.volume.root, artifactDir(target.volume, { id, version }))))
+    return { result: 'too-early', reason: 'the artifact is not there yet' };
+  const isReady = await hasContext(context.native, target.main.id, target.running.env);
+  const waited = (Date.now() - target.running.startedAtMs) / 1000;
+  if (isReady || waited >= context.config.restore.standbySeconds) return undefined;
+  return { result: 'too-early', reason: `the placeholder has not written ${SENTINELS.context} yet` };
 }
 
 /** The restore itself: read it as the list of its steps. */

@@ -32,6 +32,7 @@ function attempt() {
       version: '1',
       basePath: undefined,
     },
+    isLastTry: false,
     signal: new AbortController().signal,
   };
   const target = { running: { id: 'c' }, main: { id: { pid: 10, start: 500 } } } as unknown as Target;
