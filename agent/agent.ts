@@ -103,8 +103,9 @@ export function newAgent(
     }
     if (ended.result === 'too-early') {
       sayOnce(known, ended.reason, () => opLog.info({ reason: ended.reason }, 'not yet'));
+      const afterMs = Math.min(MAX_WAIT_MS, config.watch.pollMilliseconds * WAIT_GROWTH ** known.waits);
       known.waits += 1;
-      return { afterMs: Math.min(MAX_WAIT_MS, config.watch.pollMilliseconds * WAIT_GROWTH ** known.waits) };
+      return { afterMs };
     }
     report(opLog, ended);
     return ended.failure === undefined ? undefined : retry(known, ended.failure, opLog);
@@ -156,10 +157,18 @@ export function newAgent(
 
   return {
     run: async (signal) => {
-      await pods.run(changed, signal);
-      const late = setTimeout(() => cancel.abort(), config.limits.drainSeconds * 1000);
-      await queue.drain();
-      clearTimeout(late);
+      let late: NodeJS.Timeout | undefined;
+      const startClock = () => {
+        late ??= setTimeout(() => cancel.abort(), config.limits.drainSeconds * 1000);
+      };
+      signal.addEventListener('abort', startClock, { once: true });
+      try {
+        await pods.run(changed, signal);
+      } finally {
+        startClock();
+        await queue.drain();
+        clearTimeout(late);
+      }
     },
   };
 }

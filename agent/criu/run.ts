@@ -19,8 +19,8 @@ export interface DumpRequest extends Limits {
   readonly environment: Readonly<Record<string, string>>;
   /** Namespaces that are joined rather than dumped. */
   readonly join: readonly ('ipc' | 'uts')[];
-  /** Runs while every task is frozen; if it rejects, CRIU lets the workload run on and the dump fails. */
-  readonly whileFrozen: () => Promise<void>;
+  /** Runs while every task is frozen, and is told where CRIU ends before it has; if it rejects, CRIU lets the workload run on and the dump fails. */
+  readonly whileFrozen: (signal: AbortSignal) => Promise<void>;
 }
 
 /**
@@ -31,14 +31,17 @@ export async function dump(native: Native, request: DumpRequest): Promise<void> 
   const { options } = request;
   const socketPath = `${options.workDir}/hook.sock`;
   let frozenFailure: unknown;
-  const hook = await serveHook(socketPath, async () => {
-    try {
-      await request.whileFrozen();
-      return true;
-    } catch (error) {
-      frozenFailure = error;
-      return false;
-    }
+  let frozen: Promise<boolean> | undefined;
+  const over = new AbortController();
+  const hook = await serveHook(socketPath, () => {
+    frozen ??= request.whileFrozen(over.signal).then(
+      () => true,
+      (error: unknown) => {
+        frozenFailure = error;
+        return false;
+      },
+    );
+    return frozen;
   });
   try {
     const result = await native.dump(request.target, {
@@ -49,9 +52,14 @@ export async function dump(native: Native, request: DumpRequest): Promise<void> 
       deadlineMs: request.deadlineMs,
       signal: request.signal,
     });
-    if (frozenFailure !== undefined) throw frozenFailure;
+    // Where CRIU died in the middle nobody is frozen any more, and nothing may go on writing into what is given up now.
+    const cause = frozenFailure;
+    over.abort();
+    await frozen;
+    if (cause !== undefined) throw cause;
     if (result.exitCode !== 0) throw await criuFailure('DUMP_FAILED', result, options.workDir, 'dump', request.signal);
   } finally {
+    over.abort();
     hook.close();
   }
 }

@@ -154,6 +154,9 @@ function killGroup(pid: number | undefined): void {
   }
 }
 
+/** How long a child may take to answer a line: one that hangs in the kernel must not hold up who asks. */
+const ANSWER_MS = 30_000;
+
 /** A child that answers one line to each line it is sent, and may send lines on its own. */
 export interface LineSession {
   /** Sends a line and resolves with the next line of the child; rejects where the child ends first. */
@@ -198,8 +201,21 @@ export async function openSession(
   });
   const next = () =>
     new Promise<string>((resolve, reject) => {
-      if (over) reject(new Error(stderr.trim() || `${program} ended`));
-      else waiting.push({ resolve, reject });
+      if (over) {
+        reject(new Error(stderr.trim() || `${program} ended`));
+        return;
+      }
+      const late = setTimeout(() => {
+        reject(new Error(`${program} does not answer`));
+        killGroup(child.pid);
+      }, ANSWER_MS);
+      const settle =
+        <T>(act: (value: T) => void) =>
+        (value: T) => {
+          clearTimeout(late);
+          act(value);
+        };
+      waiting.push({ resolve: settle(resolve), reject: settle(reject) });
     });
   const first = await next();
   return {

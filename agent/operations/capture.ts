@@ -25,7 +25,8 @@ export interface Subject {
   readonly tty: string | undefined;
   /** Objects in the IPC namespace go into the images, with a namespace of their own on restore. */
   readonly privateIpc: boolean;
-  readonly irmapScanPaths: readonly string[];
+  /** Directories in which something is watched by inotify. */
+  readonly watched: readonly string[];
   /** Bytes that only the artifact can hold. */
   readonly ownBytes: number;
   readonly residentBytes: number;
@@ -61,7 +62,7 @@ async function inspectTree(context: AgentContext, target: Target, root: PinnedPr
     stdio: [stdio[0] ?? '', stdio[1] ?? '', stdio[2] ?? ''],
     tty: target.running.tty ? await terminalKey(procRoot, pid) : undefined,
     privateIpc: ipc.shm + ipc.sem + ipc.msg > 0,
-    irmapScanPaths: [...config.criu.irmapScanPaths, ...(await watchedDirectories(procRoot, tree))],
+    watched: await watchedDirectories(procRoot, tree),
     ownBytes: total((status) => status.ownBytes),
     residentBytes: total((status) => status.residentBytes),
     threads: total((status) => status.threads),
@@ -86,6 +87,7 @@ export async function requireFit(context: AgentContext, target: Target, subject:
     agentUserNs: context.node.userNs,
     depth: subject.root === target.main ? 1 : 2,
   });
+  reasons.push(...watchProblems(target, subject));
   const space = await spaceProblem(target, subject);
   if (space !== undefined) reasons.push(space);
   if (reasons.length === 0) return;
@@ -94,6 +96,20 @@ export async function requireFit(context: AgentContext, target: Target, subject:
     `the container cannot be checkpointed: ${reasons.map(({ message }) => message).join('; ')}`,
     { reasons },
   );
+}
+
+/** A watch on what kubelet replaces by renaming: the next pod has it under another name, and CRIU could not watch it again. */
+function watchProblems(target: Target, subject: Subject): Reason[] {
+  const points = projectedMountPoints(target.running.mounts);
+  return subject.watched
+    .filter((path) => points.some((point) => path.startsWith(`${point}/`)))
+    .map((path) => ({
+      code: 'PROJECTED_FILE_WATCHED',
+      message: 'a process watches projected files; the next pod has them under other names',
+      found: path,
+      wanted: 'no watch below the mount point of a projected volume',
+      advice: 'Watch the directory that the volume is mounted at, or stop watching before the checkpoint.',
+    }));
 }
 
 /** Images are written once by CRIU and once more in their final form before the first are dropped. */
@@ -159,7 +175,7 @@ export async function dumpTree(context: AgentContext, target: Target, subject: S
     externalMounts: subject.mounts.external.map(({ mountPoint }) => mountPoint),
     tty: subject.tty,
     ghostLimit: config.criu.ghostLimit,
-    irmapScanPaths: subject.irmapScanPaths,
+    irmapScanPaths: [...config.criu.irmapScanPaths, ...subject.watched],
     actionScript: `${config.paths.runDir}/snapshot-hook`,
     leaveRunning: plan.leaveRunning,
   };
@@ -169,8 +185,8 @@ export async function dumpTree(context: AgentContext, target: Target, subject: S
     options,
     environment: config.criu.environment,
     join: subject.privateIpc ? ['uts'] : ['ipc', 'uts'],
-    whileFrozen: async () => {
-      await plan.beforeRelease(await captureFiles(context, target, subject, plan));
+    whileFrozen: async (signal) => {
+      await plan.beforeRelease(await captureFiles(context, target, subject, { paths: plan.paths, signal }));
       isCaptured = true;
     },
     deadlineMs: plan.deadlineMs,
@@ -183,7 +199,7 @@ async function captureFiles(
   context: AgentContext,
   target: Target,
   subject: Subject,
-  plan: DumpPlan,
+  plan: Pick<DumpPlan, 'paths' | 'signal'>,
 ): Promise<FrozenResult> {
   const started = performance.now();
   const limits = { deadlineMs: context.config.checkpoint.frozenTimeoutSeconds * 1000, signal: plan.signal };

@@ -2,14 +2,13 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readTree } from '../container/tree.ts';
 import { SnapshotError } from '../errors.ts';
-import { attachVolume } from '../store/attach.ts';
 import type { Volume } from '../store/paths.ts';
 import { publish } from '../store/publish.ts';
 import { reopenStaging, type Staging } from '../store/staging.ts';
 import { stagingPaths } from './capture.ts';
 import type { AgentContext } from './context.ts';
 import { dropRaw, type Finalized, finalize } from './finalize.ts';
-import { makeWorkDir } from './node.ts';
+import { onOwnVolume } from './node.ts';
 import { dropPending, type Pending, readPending, savePending } from './pending.ts';
 import type { StepTiming } from './steps.ts';
 
@@ -53,7 +52,9 @@ export async function publishPending(
 export async function finishPending(context: AgentContext, left = new Set<string>()): Promise<ReadonlySet<string>> {
   const { config, log } = context;
   const finished = new Set<string>();
-  for (const pending of await readPending(config.paths.stateDir)) {
+  const unreadable = (file: string, err: unknown) =>
+    log.error({ err, file }, 'note of an interrupted checkpoint cannot be read');
+  for (const pending of await readPending(config.paths.stateDir, unreadable)) {
     if (context.liveOperations.has(pending.operationId) && !left.has(pending.operationId)) continue;
     try {
       await finishOne(context, pending);
@@ -65,8 +66,10 @@ export async function finishPending(context: AgentContext, left = new Set<string
         { err, operationId: pending.operationId, checkpointId: pending.id },
         'interrupted checkpoint cannot be finished',
       );
-      if (err instanceof SnapshotError && !err.retryable) await dropPending(config.paths.stateDir, pending.operationId);
-      else {
+      if (err instanceof SnapshotError && (!err.retryable || err.code === 'CANCELLED')) {
+        await dropPending(config.paths.stateDir, pending.operationId);
+        context.liveOperations.delete(pending.operationId);
+      } else {
         context.liveOperations.add(pending.operationId);
         left.add(pending.operationId);
       }
@@ -76,19 +79,11 @@ export async function finishPending(context: AgentContext, left = new Set<string
 }
 
 async function finishOne(context: AgentContext, pending: Pending): Promise<void> {
-  const { config, native, node } = context;
+  const { config, node } = context;
   await requireStopped(context, pending);
   if (config.storage.accessMode === 'podMount')
     throw new SnapshotError('STORAGE_NOT_ATTACHED', 'the volume was mounted by the pod only, and the pod was stopped');
-  const work = await makeWorkDir(config);
-  const volume = await attachVolume(native, {
-    accessMode: 'agentMount',
-    configured: config.storage.basePath,
-    asked: undefined,
-    through: undefined,
-    below: work.path,
-  });
-  try {
+  await onOwnVolume(context, async (volume) => {
     const path = join(volume.root, pending.staging);
     await stat(path).catch((cause: unknown) => {
       throw new SnapshotError('DUMP_FAILED', `the images of the interrupted checkpoint are gone: ${path}`, { cause });
@@ -100,10 +95,7 @@ async function finishOne(context: AgentContext, pending: Pending): Promise<void>
     await dropRaw(stagingPaths(path));
     await publishPending(context, { volume, staging, pending, finalized, timings: [] });
     await dropPending(config.paths.stateDir, pending.operationId);
-  } finally {
-    await volume.detach();
-    await work.remove();
-  }
+  });
 }
 
 /**
@@ -113,10 +105,8 @@ async function finishOne(context: AgentContext, pending: Pending): Promise<void>
 async function requireStopped(context: AgentContext, pending: Pending): Promise<void> {
   const tree = await readTree(context.config.host.procRoot, pending.root.pid);
   if (tree[0]?.stat.start !== pending.root.start || tree[0].stat.state === 'Z') return;
-  if (tree.length >= pending.draft.process.count) {
-    await dropPending(context.config.paths.stateDir, pending.operationId);
+  if (tree.length >= pending.draft.process.count)
     throw new SnapshotError('CANCELLED', 'the workload was not stopped after all: it runs on');
-  }
   await context.native.signal(SIGKILL, [pending.root]);
 }
 

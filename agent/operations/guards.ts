@@ -1,5 +1,6 @@
 import { endOf, guard, type RestoredContainer } from '../container/life.ts';
 import { pinProcess } from '../container/pinned.ts';
+import { readProcess } from '../container/tree.ts';
 import type { ProcessId } from '../host/native.ts';
 import type { AgentContext } from './context.ts';
 import type { JournalEntry } from './journal.ts';
@@ -13,6 +14,9 @@ export interface Guards {
   resume(): Promise<void>;
   rootOf(containerId: string): ProcessId | undefined;
 }
+
+/** A container that lives but cannot be pinned (no memory for a process, say) is tried again after this. */
+const RETRY_MS = 30_000;
 
 type Context = Pick<AgentContext, 'native' | 'journal' | 'log'>;
 
@@ -44,14 +48,21 @@ export function newGuards(context: Context): Guards {
     follow(restored, ended(restored.containerId)).catch((err: unknown) => log.error({ err }, 'guard failed'));
   };
 
+  const takeOver = async (entry: JournalEntry) => {
+    const restored = await repin(native, entry);
+    if (restored !== undefined) watch(restored);
+    else await ended(entry.containerKey.containerId)();
+  };
+
   return {
     add: watch,
     resume: async () => {
       for (const entry of journal.restoredContainers()) {
         const { containerId } = entry.containerKey;
-        const restored = await repin(native, entry);
-        if (restored !== undefined) watch(restored);
-        else await ended(containerId)();
+        await takeOver(entry).catch((err: unknown) => {
+          log.error({ err, containerId }, 'restored container cannot be guarded yet');
+          setTimeout(() => void takeOver(entry).catch(() => undefined), RETRY_MS).unref();
+        });
       }
     },
     rootOf: (containerId) => roots.get(containerId),
@@ -65,7 +76,9 @@ async function repin(native: AgentContext['native'], entry: JournalEntry): Promi
   let placeholder: RestoredContainer['placeholder'];
   try {
     placeholder = await pinProcess(native, pid, startTime);
-  } catch {
+  } catch (error) {
+    const there = await readProcess(native.options.procRoot, pid);
+    if (there?.stat.start === startTime && there.stat.state !== 'Z') throw error;
     return undefined;
   }
   const root = await pinProcess(native, Number(rootPid), Number(rootStart)).catch(() =>

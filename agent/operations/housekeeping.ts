@@ -1,9 +1,8 @@
-import { attachVolume } from '../store/attach.ts';
 import type { Volume } from '../store/paths.ts';
 import { sweep } from '../store/sweep.ts';
 import { finishPending } from './completion.ts';
 import type { AgentContext } from './context.ts';
-import { makeWorkDir } from './node.ts';
+import { onOwnVolume } from './node.ts';
 
 const SWEEP_EVERY_MS = 3_600_000;
 
@@ -20,8 +19,8 @@ export async function sweepVolume(context: AgentContext, volume: Volume): Promis
 }
 
 /**
- * Sweeps the agent's own volume at once, and every hour finishes what could not be finished before and sweeps again, until the signal. In podMount mode there is no volume without a pod:
- * each operation sweeps the one it uses.
+ * Sweeps the agent's own volume at once, and every hour finishes what could not be finished before and sweeps again, until the
+ * signal. In podMount mode there is no volume without a pod: each operation sweeps the one it uses.
  */
 export function keepSwept(context: AgentContext, signal: AbortSignal): Promise<void> {
   if (context.config.storage.accessMode === 'podMount') return Promise.resolve();
@@ -37,16 +36,7 @@ export function keepSwept(context: AgentContext, signal: AbortSignal): Promise<v
 }
 
 async function sweepOwnVolume(context: AgentContext): Promise<void> {
-  const { config, native, log } = context;
-  try {
-    const work = await makeWorkDir(config);
-    const { basePath } = config.storage;
-    const request = { accessMode: 'agentMount' as const, configured: basePath, asked: undefined, through: undefined };
-    const volume = await attachVolume(native, { ...request, below: work.path });
-    await sweepVolume(context, volume);
-    await volume.detach();
-    await work.remove();
-  } catch (err) {
-    log.warn({ err }, 'the volume cannot be reached for sweeping');
-  }
+  await onOwnVolume(context, (volume) => sweepVolume(context, volume)).catch((err: unknown) =>
+    context.log.warn({ err }, 'the volume cannot be reached for sweeping'),
+  );
 }

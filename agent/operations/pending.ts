@@ -37,11 +37,18 @@ export async function dropPending(stateDir: string, operationId: string): Promis
   await rm(fileOf(stateDir, operationId), { force: true });
 }
 
-/** What earlier runs left to be finished. The directory is the agent's own; files that are none of ours are passed over. */
-export async function readPending(stateDir: string): Promise<Pending[]> {
+/** What earlier runs left to be finished. The directory is the agent's own; `unreadable` is told of files that are damaged. */
+export async function readPending(
+  stateDir: string,
+  unreadable: (file: string, err: unknown) => void,
+): Promise<Pending[]> {
   const names = await readdir(directoryOf(stateDir)).catch(() => []);
-  const found = names
-    .filter((name) => name.endsWith('.json'))
-    .map(async (name) => JSON.parse(await readFile(join(directoryOf(stateDir), name), 'utf8')) as Pending);
-  return await Promise.all(found);
+  const found: Pending[] = [];
+  for (const name of names.filter((one) => one.endsWith('.json')))
+    try {
+      found.push(JSON.parse(await readFile(join(directoryOf(stateDir), name), 'utf8')) as Pending);
+    } catch (error) {
+      unreadable(name, error);
+    }
+  return found;
 }

@@ -89,7 +89,7 @@ async function perform(
   const artifact = slot<Artifact>('artifact');
   const placeholder = slot<Placeholder>('placeholder');
   const images = slot<Images>('images');
-  const halted = slot<readonly ProcessId[]>('halted tasks');
+  const halted = new Map<number, ProcessId>();
   const revived = slot<Revived>('revived tree');
   const root = slot<PinnedProcess>('restored root');
   const restored = slot<Restored>('restored container');
@@ -142,11 +142,11 @@ async function perform(
         const { path } = controlDir(target.running.env);
         await together([
           native.remove(target.main.id, path, SENTINELS.restored),
-          haltContainer(context, target).then(halted.set),
+          haltContainer(context, target, halted),
         ]);
       },
       undo: async () => {
-        if (halted.filled && !isTouched) await wakeTasks(context, halted.get());
+        if (!isTouched) await wakeTasks(context, [...halted.values()]);
       },
     },
     {
@@ -187,7 +187,7 @@ async function perform(
         const { innerPid } = revived.get();
         const pins = { placeholder: target.main, root: root.get() };
         const container = { containerId: target.running.id, ...pins, innerPid };
-        const adoption = await adopt(native, container, halted.get());
+        const adoption = await adopt(native, container, [...halted.values()]);
         restored.set({ ...container, operationId: request.operationId, adoption });
       },
     },

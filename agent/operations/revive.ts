@@ -107,19 +107,22 @@ const HALT_MS = 5_000;
 
 /**
  * Stops every task of the container, so that none of them can interfere with CRIU in their PID namespace. A task may fork while the
- * others are stopped, so it is looked again until all that is there is at rest. RESTORE_REFUSED where it never is.
+ * others are stopped, so it is looked again until all that is there is at rest. `halted` gets each before it is stopped, whatever
+ * comes of it. RESTORE_REFUSED where the container never comes to rest.
  */
-export async function haltContainer(context: AgentContext, target: Target): Promise<ProcessId[]> {
+export async function haltContainer(
+  context: AgentContext,
+  target: Target,
+  halted: Map<number, ProcessId>,
+): Promise<void> {
   const { native, config } = context;
-  const halted = new Map<number, ProcessId>();
   for (const began = performance.now(); performance.now() - began < HALT_MS; ) {
     const { tasks, restless } = await lookAtTasks(config.host, target.main.id.pid);
     const fresh = tasks.filter(({ pid, start }) => halted.get(pid)?.start !== start);
-    if (fresh.length === 0 && restless === 0) return [...halted.values()];
+    if (fresh.length === 0 && restless === 0) return;
     for (const id of fresh) halted.set(id.pid, id);
     if (fresh.length > 0) await native.signal(SIGSTOP, fresh);
   }
-  await wakeTasks(context, [...halted.values()]);
   const reason = {
     code: 'TASKS_RESTLESS',
     message: 'processes of the container start others faster than they can be stopped',
@@ -134,6 +137,7 @@ export async function haltContainer(context: AgentContext, target: Target): Prom
 
 /** Lets tasks that were halted run again. */
 export async function wakeTasks(context: AgentContext, tasks: readonly ProcessId[]): Promise<void> {
+  if (tasks.length === 0) return;
   await context.native.signal(SIGCONT, tasks);
 }
 

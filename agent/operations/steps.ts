@@ -54,6 +54,8 @@ export async function together<T extends readonly unknown[]>(
 /** Deadline of steps that do not depend on how much is to be moved. */
 export const QUICK_STEP_MS = 60_000;
 
+/** How long taking back one step may hold up the others. */
+const UNDO_MS = 60_000;
 /** How long an abandoned step may take to notice that it was aborted. */
 const SETTLE_MS = 15_000;
 
@@ -131,10 +133,22 @@ async function withDeadline(step: Step, outer: AbortSignal, deadlineMs: number):
   }
 }
 
+async function withinTime(work: Promise<void> | undefined, ms: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`it is not done after ${ms / 1000} s`)), ms);
+  });
+  try {
+    await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 async function undo(begun: readonly Step[], log: Logger): Promise<void> {
   for (const step of begun.toReversed()) {
     try {
-      await step.undo?.();
+      await withinTime(step.undo?.(), UNDO_MS);
     } catch (err) {
       log.error({ err, step: step.name }, 'undo failed');
     }

@@ -86,20 +86,24 @@ export function watchRuntime(
 
 /** Sandboxes that are up, with their containers, as pods. */
 function podViews(sandboxes: readonly Sandbox[], containers: readonly RuntimeContainer[]): PodView[] {
-  return sandboxes
-    .filter(({ state, labels }) => state === 'SANDBOX_READY' && labels[LABELS.checkpointId] !== undefined)
-    .map((sandbox) => ({
-      uid: sandbox.metadata.uid,
-      namespace: sandbox.metadata.namespace,
-      name: sandbox.metadata.name,
-      sandboxId: sandbox.id,
-      labels: sandbox.labels,
-      annotations: sandbox.annotations,
-      containers: containers
-        .filter((container) => container.pod_sandbox_id === sandbox.id)
-        .map(containerView)
-        .sort((a, b) => a.attempt - b.attempt),
-    }));
+  return (
+    sandboxes
+      .filter(({ state, labels }) => state === 'SANDBOX_READY' && labels[LABELS.checkpointId] !== undefined)
+      // Where a pod has two for a moment, the younger one counts: later ones take the place of earlier ones.
+      .sort((a, b) => Number(BigInt(a.created_at) - BigInt(b.created_at)))
+      .map((sandbox) => ({
+        uid: sandbox.metadata.uid,
+        namespace: sandbox.metadata.namespace,
+        name: sandbox.metadata.name,
+        sandboxId: sandbox.id,
+        labels: sandbox.labels,
+        annotations: sandbox.annotations,
+        containers: containers
+          .filter((container) => container.pod_sandbox_id === sandbox.id)
+          .map(containerView)
+          .sort((a, b) => a.attempt - b.attempt),
+      }))
+  );
 }
 
 /** Runtimes list labels in any order; two views with the same content have the same fingerprint. */

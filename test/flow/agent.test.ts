@@ -157,14 +157,14 @@ describe('the agent', () => {
 });
 
 describe('a container that is not ready', () => {
-  it('is asked again at the pace of polling, and that is said once for each reason', async () => {
+  it('is asked again at the pace of polling, then less and less often, and that is said once for each reason', async () => {
     const { say, attempts, said } = agentAtWork([early, early, { ...early, reason: 'other' }, early, done]);
     await say(pod());
-    for (const count of [2, 3, 4, 5]) {
-      await pass(499);
-      expect(attempts).toHaveLength(count - 1);
+    for (const [index, wait] of [500, 625, 781, 976].entries()) {
+      await pass(wait - 1);
+      expect(attempts).toHaveLength(index + 1);
       await pass(1);
-      expect(attempts).toHaveLength(count);
+      expect(attempts).toHaveLength(index + 2);
     }
     expect(said('not yet').map(({ reason }) => reason)).toEqual(['not ready', 'other', 'not ready']);
     expect(said('operation succeeded')).toHaveLength(1);

@@ -40,6 +40,7 @@ describe('the configuration', () => {
       checkpoint: { quiesceDelaySeconds: 10, timeoutSeconds: 3600, frozenTimeoutSeconds: 300 },
       restore: {
         restoreTimeoutSeconds: 7200,
+        standbySeconds: 10,
         allowPtraceCapability: false,
         allowOlderKernel: false,
         allowImageMismatch: false,

@@ -178,6 +178,7 @@ describe('what watches a process', () => {
 
 describe('a container that ended while no agent ran', () => {
   it('is written down as ended, and nobody is touched', async () => {
+    await procfs.drop(PLACEHOLDER.pid);
     for (const processes of [[ROOT], [{ ...PLACEHOLDER, start: 9_999 }, ROOT]]) {
       const { guards, asked, isEnded, held } = await resumed('foreign', processes);
       expect(isEnded()).toBe(true);
@@ -195,7 +196,14 @@ describe('a container that ended while no agent ran', () => {
     expect(held.size).toBe(0);
   });
 
+  it('is still there when it only cannot be pinned: nothing is written down', async () => {
+    const { isEnded, asked } = await resumed('foreign', [ROOT]);
+    expect(isEnded()).toBe(false);
+    expect(acts(asked)).toEqual([]);
+  });
+
   it('is not taken over a second time by the next start', async () => {
+    await procfs.drop(PLACEHOLDER.pid);
     await resumed('foreign', []);
     const fake = fakeNative({ procRoot: procfs.root, processes: [PLACEHOLDER, ROOT] });
     await newGuards({ native: fake.native, journal, log: memoryLog().log }).resume();
