@@ -23,7 +23,7 @@ const ownerSchema = z.strictObject({
 });
 
 /** What an owner file or a reader's mark says. */
-export type Owner = z.infer<typeof ownerSchema>;
+type Owner = z.infer<typeof ownerSchema>;
 
 /** A file on the volume whose age tells whether its owner still lives. */
 export interface OwnerMark {
@@ -35,7 +35,7 @@ export interface OwnerMark {
 }
 
 /** How often an owner shows that it lives. */
-export const HEARTBEAT_MS = 10_000;
+const HEARTBEAT_MS = 10_000;
 const MAX_OWNER_BYTES = 4096;
 
 /** Writes an owner file at `path`, which must not exist, and keeps it young until it is stopped. */

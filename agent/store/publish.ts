@@ -25,7 +25,7 @@ export interface PublishRequest extends ArtifactName {
 }
 
 /** What lay in the artifact's place before. */
-export interface Displaced {
+interface Displaced {
   readonly was: 'complete' | 'unusable';
   /** Why it was unusable; empty where it was complete. */
   readonly problem: string;

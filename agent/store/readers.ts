@@ -17,7 +17,7 @@ import {
 } from './paths.ts';
 
 /** A reader whose heartbeat is older than this does not count: its agent died, or lost the storage. */
-export const READER_SILENT_MS = 60_000;
+const READER_SILENT_MS = 60_000;
 const MAX_READERS = 1_000;
 
 /** An artifact held open for a restore. */

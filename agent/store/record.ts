@@ -4,7 +4,7 @@ import { type Reason, SnapshotError } from '../errors.ts';
 import type { RecordKey, RecordKeys } from './key.ts';
 import { type ArtifactRecord, FORMAT_VERSION, recordSchema } from './schema.ts';
 
-export type { ArtifactRecord, FileEntry } from './schema.ts';
+export type { ArtifactRecord } from './schema.ts';
 
 export const MAX_RECORD_BYTES = 8 * 1024 * 1024;
 

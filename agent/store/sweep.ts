@@ -23,14 +23,14 @@ export interface SweepRequest {
 }
 
 /** One sweep looks at and removes no more than this, whatever somebody put on the volume; the next one goes on. */
-export interface SweepLimits {
+interface SweepLimits {
   readonly ids: number;
   readonly entriesPerId: number;
   readonly removals: number;
   readonly actions: number;
 }
 
-export interface SweepAction {
+interface SweepAction {
   readonly path: string;
   readonly did: 'removed' | 'put back' | 'left' | 'failed';
   readonly why: string;
