@@ -3,10 +3,14 @@
 #include "trace.h"
 #include "verbs.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/user.h>
 #include <time.h>
 
 enum { STOP_LIMIT_MS = 1000, PASS_LIMIT = 20, QUIET_PASSES = 3 };
@@ -24,17 +28,37 @@ static bool is_blocked(const struct target *target, pid_t thread, uint64_t signa
     return line != NULL && (strtoull(line + 9, NULL, 16) >> (signal - 1) & 1) != 0;
 }
 
-/* Adds the signal to the blocked mask of one thread. Returns 0 or -1 with errno; it runs on either way. */
+/* Whether the stopped thread waits in a system call that takes a mask of its own, and sets it again when it goes on. */
+static bool waits_with_mask(pid_t thread) {
+    struct user_regs_struct registers;
+    struct iovec place = {.iov_base = &registers, .iov_len = sizeof registers};
+    if (ptrace(PTRACE_GETREGSET, thread, (void *)NT_PRSTATUS, &place) != 0)
+        return false;
+    return registers.orig_rax == SYS_rt_sigsuspend || registers.orig_rax == SYS_rt_sigtimedwait;
+}
+
+/* Adds the signal to the blocked mask of one thread. Returns 0, or -1 with errno (EBUSY for one that waits with a mask of its own); it runs on either way. */
 static int block_in_thread(pid_t thread, uint64_t signal) {
     uint64_t mask = 0;
     if (trace_stop(thread, 0, STOP_LIMIT_MS) != 0)
         return -1;
+    if (waits_with_mask(thread)) {
+        trace_release(thread);
+        errno = EBUSY;
+        return -1;
+    }
     long rc = ptrace(PTRACE_GETSIGMASK, thread, (void *)sizeof mask, &mask);
     mask |= UINT64_C(1) << (signal - 1);
     if (rc == 0)
         rc = ptrace(PTRACE_SETSIGMASK, thread, (void *)sizeof mask, &mask);
     trace_release(thread);
     return (int)rc;
+}
+
+static int fail_not_blocked(const struct target *target, uint64_t signal) {
+    return fail_code("SIGNAL_NOT_BLOCKED", "block", "SigBlk", 0,
+                     "signal %llu does not stay blocked in process %d: it sets its own mask again",
+                     (unsigned long long)signal, target->pid);
 }
 
 /*
@@ -52,10 +76,17 @@ static int block_in_threads(const struct target *target, uint64_t signal) {
             continue;
         if (target_alive(target) != 0)
             return -1;
-        if (block_in_thread(threads[i], signal) != 0 && !is_blocked(target, threads[i], signal)) {
+        if (block_in_thread(threads[i], signal) != 0) {
+            int error = errno;
+            if (is_blocked(target, threads[i], signal))
+                continue;
+            if (error == EBUSY) {
+                fail_not_blocked(target, signal);
+                return -1;
+            }
             char name[24];
             snprintf(name, sizeof name, "%d", threads[i]);
-            fail("ptrace", name, errno);
+            fail("ptrace", name, error);
             return -1;
         }
         changed++;
@@ -96,7 +127,5 @@ int verb_block_signal(int argc, char **argv) {
         }
         nanosleep(&pause, NULL);
     }
-    return fail_code("SIGNAL_NOT_BLOCKED", "block", "SigBlk", 0,
-                     "signal %llu does not stay blocked in process %d: it sets its own mask again",
-                     (unsigned long long)signal, target.pid);
+    return fail_not_blocked(&target, signal);
 }

@@ -104,7 +104,8 @@ describe('block-signal', () => {
 test('block-signal says so when a process waits with a mask of its own', async () => {
   const subject = await start(['sh', '-c', 'trap : USR1; sleep 1000 & while :; do wait; done']);
   const child = await until(() => childrenOf(subject.pid)[0]);
-  await until(() => statusOf(subject.pid, 'State').startsWith('S'));
+  const SIGSUSPEND = '130';
+  await until(() => readFileSync(`/proc/${subject.pid}/syscall`, 'utf8').split(' ')[0] === SIGSUSPEND);
   expect(await failure(['block-signal', ...subject.target, '--sig', '15'])).toMatchObject({
     code: 'SIGNAL_NOT_BLOCKED',
   });
