@@ -69,7 +69,8 @@ describe('a checkpoint', () => {
     expect(begun).toBeGreaterThan(quiescedAt - 100);
 
     expect(await container.ended()).toMatchObject({ exit_code: 0 });
-    expect(container.output().at(-1)).toEqual({ released: true });
+    // Its own beats may still be written beside it.
+    expect(container.output()).toContainEqual({ released: true });
     // The worker clears its sentinels; the agent leaves none of its own behind.
     expect(readdirSync(control)).toEqual([]);
     const artifact = artifactPath(cluster.volume, { id, version: '1' });
