@@ -92,6 +92,8 @@ export function originalKeyWarnings(
   const warnings = Object.entries(ORIGINAL_KEYS)
     .filter(([key, row]) => criu[key] !== undefined && !row.same.includes(criu[key]))
     .map(([key, row]) => `criu.${key}: ${JSON.stringify(criu[key])} has no effect: ${row.why}`);
+  if (Number(criu['logLevel']) > 2)
+    warnings.push('criu.logLevel: more than 2 is taken as 2: CRIU could fill a disk when an image is damaged');
   if (nsRestorePath !== undefined)
     warnings.push('restore.nsRestorePath has no effect: nothing is injected into the placeholder');
   return warnings;

@@ -278,6 +278,7 @@ describe("the original system's keys", () => {
     expect(warnings.map((warning) => warning.split(/:? /)[0])).toEqual([
       'criu.workDir',
       'criu.extUnixSk',
+      'criu.logLevel',
       'restore.nsRestorePath',
     ]);
   });
