@@ -216,11 +216,8 @@ static int extract_entry(struct extract *extract, struct archive_entry *entry) {
         return fail_path(path != NULL ? path : "");
     enum kept kept = kept_relation(extract->keep, extract->wanted);
     bool is_directory = first == NULL && type == AE_IFDIR;
-    if (kept == KEPT_WITHIN || (kept == KEPT_ABOVE && !is_directory)) {
-        extract->counts->skipped++;
-        return 0;
-    }
-    if (first == NULL && type != AE_IFDIR && type != AE_IFREG && type != AE_IFLNK && type != AE_IFIFO) {
+    bool must_stay = kept == KEPT_WITHIN || (kept == KEPT_ABOVE && !is_directory);
+    if (must_stay || (first == NULL && type != AE_IFDIR && type != AE_IFREG && type != AE_IFLNK && type != AE_IFIFO)) {
         extract->counts->skipped++;
         return 0;
     }

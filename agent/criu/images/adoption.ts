@@ -1,11 +1,8 @@
 import { open, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { SnapshotError } from '../../errors.ts';
-import type { BulkPlan } from './bulk.ts';
+import { type BulkPlan, KEPT } from './bulk.ts';
 import { writeNewImage } from './file.ts';
-
-/** Ending of files that are to take the place of the one without it. */
-export const KEPT = '.kept';
 
 async function sync(file: string): Promise<void> {
   const handle = await open(file, 'r');

@@ -1,5 +1,4 @@
 import path from 'node:path';
-import { KEPT } from './adoption.ts';
 import { canBeFilled, inheritedAreas, type Memory, readMemory } from './areas.ts';
 import { commonMemory } from './common.ts';
 import type { Image } from './file.ts';
@@ -13,6 +12,9 @@ export { adoptBulk } from './adoption.ts';
  * Takes large private memory out of CRIU's images, to be filled in beside CRIU. `planBulk` only reads; the native helper's `bulk-write`
  * then follows the plan's text; `adoptBulk` puts the smaller images in the place of CRIU's.
  */
+
+/** Ending of files that are to take the place of the one without it. */
+export const KEPT = '.kept';
 
 /** What becomes of one process's images. */
 interface BulkRewrite {
