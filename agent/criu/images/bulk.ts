@@ -6,8 +6,6 @@ import { checkPagesSize, entriesWithout, type Pagemap, presentSegments, readPage
 import { type Process, readProcesses } from './processes.ts';
 import { intersect, lengthOf, merge, type Range, subtract } from './ranges.ts';
 
-export { adoptBulk } from './adoption.ts';
-
 /**
  * Takes large private memory out of CRIU's images, to be filled in beside CRIU. `planBulk` only reads; the native helper's `bulk-write`
  * then follows the plan's text; `adoptBulk` puts the smaller images in the place of CRIU's.
