@@ -2,9 +2,9 @@ import { copyFile, mkdir } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { SENTINELS } from '../../contract/keys.ts';
 import { controlDir, readiness } from '../container/control.ts';
-import { readProcess } from '../container/tree.ts';
+import { isEnding, readProcess } from '../container/tree.ts';
 import { type DumpStats, readDumpStats } from '../criu/stats.ts';
-import { SnapshotError } from '../errors.ts';
+import { asSnapshotError, SnapshotError } from '../errors.ts';
 import type { CheckpointWanted } from '../plan/decide.ts';
 import { makeStaging, type Staging } from '../store/staging.ts';
 import { syncTree } from '../store/sync.ts';
@@ -26,19 +26,29 @@ import { type Finalized, finalize } from './finalize.ts';
 import { sweepVolume } from './housekeeping.ts';
 import { dropPending, type Pending, savePending } from './pending.ts';
 import { QUICK_STEP_MS, runSteps, type Step, type StepTiming } from './steps.ts';
-import { reachTarget, type Target } from './target.ts';
+import { killContainer, reachTarget, type Target } from './target.ts';
 
 type Request = OperationRequest<CheckpointWanted>;
 
 /** How long CRIU's killed tree may take to vanish after a checkpoint that stops the container. */
 const STOP_MS = 30_000;
-const SIGKILL = 9;
 
 /**
  * One attempt to checkpoint a container. Too early where it is not quiesced yet; otherwise the outcome, which is journalled. A
  * failure before the dump is durable leaves the workload running.
  */
 export async function checkpoint(context: AgentContext, request: Request): Promise<Outcome | TooEarly> {
+  try {
+    return await checkpointOnce(context, request);
+  } catch (error) {
+    // Nothing was begun: the container or the volume could not be reached as they must be. A Job would wait for its deadline.
+    const failure = asSnapshotError(error);
+    if (isFinal(failure, request)) await endJob(context, request, failure);
+    throw failure;
+  }
+}
+
+async function checkpointOnce(context: AgentContext, request: Request): Promise<Outcome | TooEarly> {
   const target = await reachTarget(context, request);
   try {
     const early = await tooEarly(context, target);
@@ -47,7 +57,7 @@ export async function checkpoint(context: AgentContext, request: Request): Promi
     await attempt.note('started');
     const outcome = (await adopted(context, request, target)) ?? (await capture(context, request, target, attempt));
     if (outcome.failure !== undefined && isFinal(outcome.failure, request))
-      await endJob(context, target, outcome.failure);
+      await endJob(context, request, outcome.failure);
     await attempt.end(outcome);
     if (context.config.storage.accessMode === 'podMount') await sweepVolume(context, target.volume);
     return outcome;
@@ -101,6 +111,7 @@ async function capture(context: AgentContext, request: Request, target: Target, 
   const deadlineMs = config.checkpoint.timeoutSeconds * 1000;
   const pending = slot<Pending>('pending');
   const timings: StepTiming[] = [...target.timings];
+  let isEnded = false;
 
   const steps: Step[] = [
     {
@@ -123,7 +134,7 @@ async function capture(context: AgentContext, request: Request, target: Target, 
       undo: async () => {
         if (!staging.filled) return;
         // A stopped workload's images are all that is left of it: they are kept, to be finished later.
-        if (pending.filled && !leaveRunning && !(await isRunning(context, subject.get())))
+        if (pending.filled && !leaveRunning && (isEnded || !(await isRunning(context, subject.get()))))
           await staging.get().release();
         else await Promise.all([staging.get().discard(), dropPending(config.paths.stateDir, request.operationId)]);
       },
@@ -155,6 +166,8 @@ async function capture(context: AgentContext, request: Request, target: Target, 
           signal,
           beforeRelease,
         });
+        // CRIU has killed it, however long it takes to vanish.
+        isEnded = !leaveRunning;
       },
     },
     leaveRunning
@@ -246,7 +259,7 @@ function isLeftRunning(context: AgentContext, { wanted }: Request): boolean {
 
 async function isRunning(context: AgentContext, { root }: Subject): Promise<boolean> {
   const process = await readProcess(context.config.host.procRoot, root.id.pid);
-  return process?.stat.start === root.id.start && !'TtZX'.includes(process.stat.state);
+  return process?.stat.start === root.id.start && !isEnding(process) && !'Tt'.includes(process.stat.state);
 }
 
 async function confirmRunning(context: AgentContext, subject: Subject): Promise<void> {
@@ -274,10 +287,10 @@ function isFinal(failure: SnapshotError, { wanted, isLastTry }: Request): boolea
 }
 
 /** A checkpoint Job exists for nothing else: ending its container makes it fail at once and frees what it holds. */
-async function endJob(context: AgentContext, target: Target, failure: SnapshotError): Promise<void> {
-  context.log.warn(
-    { code: failure.code, containerId: target.running.id },
-    'container of the failed checkpoint Job is ended',
+async function endJob(context: AgentContext, { wanted }: Request, failure: SnapshotError): Promise<void> {
+  const containerId = wanted.container.id;
+  context.log.warn({ code: failure.code, containerId }, 'container of the failed checkpoint Job is ended');
+  await killContainer(context, containerId).catch((err: unknown) =>
+    context.log.warn({ err, containerId }, 'container of the failed checkpoint Job could not be ended'),
   );
-  await target.main.signal(SIGKILL).catch(() => undefined);
 }

@@ -7,6 +7,8 @@ import type { AgentContext, OperationRequest } from './context.ts';
 import { makeWorkDir } from './node.ts';
 import { type StepTiming, stopwatch } from './steps.ts';
 
+const SIGKILL = 9;
+
 /** A container within reach: its process pinned, its volume attached, a private directory to work in. */
 export interface Target {
   readonly running: RunningContainer;
@@ -25,8 +27,30 @@ export interface Target {
 
 /**
  * Finds the container's process, pins it, and asks the runtime again: only a process that is the container's before and after it
- * was pinned is acted on. Then attaches the volume.
+ * was pinned is acted on.
  */
+async function pinContainer(
+  { runtime, native }: Pick<AgentContext, 'runtime' | 'native'>,
+  containerId: string,
+  onResolved: () => void = () => undefined,
+): Promise<{ readonly running: RunningContainer; readonly main: PinnedProcess }> {
+  const running = await runtime.running(containerId);
+  onResolved();
+  const main = await pinProcess(native, running.hostPid);
+  try {
+    const again = await runtime.running(containerId);
+    if (again.hostPid === running.hostPid) return { running, main };
+    throw new SnapshotError(
+      'CONTAINER_GONE',
+      `container ${containerId} has host PID ${again.hostPid}, it was ${running.hostPid} a moment ago`,
+    );
+  } catch (error) {
+    main.release();
+    throw error;
+  }
+}
+
+/** Pins the container's process and attaches the volume. */
 export async function reachTarget(
   context: AgentContext,
   request: OperationRequest<CheckpointWanted | RestoreWanted>,
@@ -34,9 +58,8 @@ export async function reachTarget(
   const { runtime, native, config } = context;
   const { container, basePath } = request.wanted;
   const clock = stopwatch();
-  const running = await runtime.running(container.id);
-  clock.lap('resolve');
-  const main = await pinProcess(native, running.hostPid);
+  const { running, main } = await pinContainer(context, container.id, () => clock.lap('resolve'));
+  clock.lap('pin');
   let isOurs = true;
   const undo: (() => Promise<void> | void)[] = [() => (isOurs ? main.release() : undefined)];
   const release = async () => {
@@ -44,13 +67,6 @@ export async function reachTarget(
       await Promise.resolve(action()).catch((err: unknown) => context.log.warn({ err }, 'clean-up failed'));
   };
   try {
-    const again = await runtime.running(container.id);
-    if (again.hostPid !== running.hostPid)
-      throw new SnapshotError(
-        'CONTAINER_GONE',
-        `container ${container.id} has host PID ${again.hostPid}, it was ${running.hostPid} a moment ago`,
-      );
-    clock.lap('pin');
     const podIps = await runtime.podIps(request.pod.sandboxId);
     const work = await makeWorkDir(config);
     undo.push(work.remove);
@@ -71,5 +87,15 @@ export async function reachTarget(
   } catch (error) {
     await release();
     throw error;
+  }
+}
+
+/** Kills the main process of a container, whichever it is now. One that is gone needs nothing. */
+export async function killContainer(context: AgentContext, containerId: string): Promise<void> {
+  const { main } = await pinContainer(context, containerId);
+  try {
+    await main.signal(SIGKILL);
+  } finally {
+    main.release();
   }
 }
