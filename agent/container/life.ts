@@ -117,11 +117,14 @@ async function rootEnd(native: Native, root: PinnedProcess, over: AbortSignal): 
 }
 
 function forwardTerm(native: Native, container: RestoredContainer, log: Logger): () => void {
+  let isForwarded = false;
   const look = async () => {
     const text = await readFile(`${native.options.procRoot}/${container.placeholder.id.pid}/status`, 'utf8').catch(
       () => '',
     );
-    if (text === '' || (parseStatus(text).pendingSignals & (1n << BigInt(SIGTERM - 1))) === 0n) return;
+    // A look that took long may not be the only one to see it.
+    if (isForwarded || (parseStatus(text).pendingSignals & (1n << BigInt(SIGTERM - 1))) === 0n) return;
+    isForwarded = true;
     clearInterval(timer);
     log.info({ containerId: container.containerId }, 'SIGTERM forwarded to the restored process');
     await native.signal(SIGTERM, [container.root.id]).catch(() => undefined);

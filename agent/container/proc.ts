@@ -7,6 +7,8 @@ export interface ProcStat {
   /** R, S, D, T, t, Z, X … */
   readonly state: string;
   readonly ppid: number;
+  /** The kernel's PF_ bits. */
+  readonly flags: number;
   /** Clock ticks since boot: with the PID it names a process for as long as the machine is up. */
   readonly start: number;
   /** Raw wait status, once the process is a zombie and the reader may trace it; 0 otherwise. */
@@ -25,6 +27,7 @@ export function parseStat(text: string): ProcStat {
     comm: text.slice(open + 1, close),
     state: rest[0] ?? '',
     ppid: Number(rest[1]),
+    flags: Number(rest[6]),
     start: Number(rest[19]),
     exitStatus: Number(rest[49] ?? 0),
   };

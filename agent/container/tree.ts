@@ -20,6 +20,14 @@ export async function readProcess(procRoot: string, pid: number): Promise<TreePr
   }
 }
 
+const PF_EXITING = 0x4;
+const SIGKILL_BIT = 1n << 8n;
+
+/** Whether it ended, or is on the way: killed, it may take the kernel a long time to give back its memory and devices. */
+export function isEnding({ stat, status }: TreeProcess): boolean {
+  return 'ZX'.includes(stat.state) || (stat.flags & PF_EXITING) !== 0 || (status.pendingSignals & SIGKILL_BIT) !== 0n;
+}
+
 /** Deeper than any tree of a workload. A chain of processes that fork and end at once has no end, and is not followed. */
 const MAX_DEPTH = 200;
 

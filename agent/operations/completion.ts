@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { readTree } from '../container/tree.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isEnding, readProcess, readTree } from '../container/tree.ts';
 import { SnapshotError } from '../errors.ts';
 import type { Volume } from '../store/paths.ts';
 import { publish } from '../store/publish.ts';
@@ -13,6 +14,8 @@ import { dropPending, type Pending, readPending, savePending } from './pending.t
 import type { StepTiming } from './steps.ts';
 
 const SIGKILL = 9;
+/** How long the CRIU of an earlier run is waited for. */
+const CRIU_GONE_MS = 10_000;
 
 /** Puts a finished artifact in its place. */
 export async function publishPending(
@@ -85,15 +88,22 @@ async function finishOne(context: AgentContext, pending: Pending): Promise<void>
     throw new SnapshotError('STORAGE_NOT_ATTACHED', 'the volume was mounted by the pod only, and the pod was stopped');
   await onOwnVolume(context, async (volume) => {
     const path = join(volume.root, pending.staging);
-    await stat(path).catch((cause: unknown) => {
+    await stat(path).catch((cause: NodeJS.ErrnoException) => {
+      if (cause.code !== 'ENOENT') throw cause;
       throw new SnapshotError('DUMP_FAILED', `the images of the interrupted checkpoint are gone: ${path}`, { cause });
     });
     const operation = { node: node.name, bootId: node.bootId, operationId: pending.operationId };
     const staging = await reopenStaging(path, operation);
     const deadlineMs = config.checkpoint.timeoutSeconds * 1000;
-    const finalized = pending.finalized ?? (await finalizePending(context, pending, path, deadlineMs));
-    await dropRaw(stagingPaths(path));
-    await publishPending(context, { volume, staging, pending, finalized, timings: [] });
+    try {
+      const finalized = pending.finalized ?? (await finalizePending(context, pending, path, deadlineMs));
+      await dropRaw(stagingPaths(path));
+      await publishPending(context, { volume, staging, pending, finalized, timings: [] });
+    } catch (error) {
+      // The next try marks it anew; a mark that goes on would hold the volume for as long as the agent lives.
+      await staging.leave().catch(() => undefined);
+      throw error;
+    }
     await dropPending(config.paths.stateDir, pending.operationId);
   });
 }
@@ -103,11 +113,20 @@ async function finishOne(context: AgentContext, pending: Pending): Promise<void>
  * be finished. One that was half ended is of no use to anybody, and its images are good.
  */
 async function requireStopped(context: AgentContext, pending: Pending): Promise<void> {
+  await criuGone(context, pending);
   const tree = await readTree(context.config.host.procRoot, pending.root.pid);
-  if (tree[0]?.stat.start !== pending.root.start || tree[0].stat.state === 'Z') return;
+  if (tree[0]?.stat.start !== pending.root.start || isEnding(tree[0])) return;
   if (tree.length >= pending.draft.process.count)
     throw new SnapshotError('CANCELLED', 'the workload was not stopped after all: it runs on');
   await context.native.signal(SIGKILL, [pending.root]);
+}
+
+/** The CRIU of an earlier run may outlive it by a moment, and was perhaps told to end the tree: what comes of it shows when it is gone. */
+async function criuGone(context: AgentContext, { root }: Pending): Promise<void> {
+  for (const began = performance.now(); performance.now() - began < CRIU_GONE_MS; await sleep(50)) {
+    const process = await readProcess(context.config.host.procRoot, root.pid);
+    if (process?.stat.start !== root.start || process.status.tracerPid === 0 || isEnding(process)) return;
+  }
 }
 
 /** Brings the images into their final form; for a stopped workload, what came of it is noted before the raw images go. */

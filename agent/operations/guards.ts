@@ -54,16 +54,17 @@ export function newGuards(context: Context): Guards {
     else await ended(entry.containerKey.containerId)();
   };
 
+  const tryToTakeOver = async (entry: JournalEntry): Promise<void> => {
+    await takeOver(entry).catch((err: unknown) => {
+      log.error({ err, containerId: entry.containerKey.containerId }, 'restored container cannot be guarded yet');
+      setTimeout(() => void tryToTakeOver(entry), RETRY_MS).unref();
+    });
+  };
+
   return {
     add: watch,
     resume: async () => {
-      for (const entry of journal.restoredContainers()) {
-        const { containerId } = entry.containerKey;
-        await takeOver(entry).catch((err: unknown) => {
-          log.error({ err, containerId }, 'restored container cannot be guarded yet');
-          setTimeout(() => void takeOver(entry).catch(() => undefined), RETRY_MS).unref();
-        });
-      }
+      for (const entry of journal.restoredContainers()) await tryToTakeOver(entry);
     },
     rootOf: (containerId) => roots.get(containerId),
   };

@@ -53,10 +53,14 @@ export async function restoreContainer(
     if (early !== undefined) return early;
     const attempt = beginAttempt(context, request, target);
     await attempt.note('started');
-    const { outcome, restored, details } = await perform(context, request, target, attempt);
-    // First the guard: the container needs it even where the journal cannot be written.
+    const { outcome, restored, details, letGo } = await perform(context, request, target, attempt);
+    // First the guard: the container needs it even where the journal cannot be written, or the storage has gone meanwhile.
     if (restored !== undefined) onRestored(restored);
-    await attempt.end(outcome, details);
+    try {
+      await attempt.end(outcome, details);
+    } finally {
+      await letGo().catch((err: unknown) => context.log.warn({ err }, 'the artifact is still marked as read'));
+    }
     if (context.config.storage.accessMode === 'podMount') await sweepVolume(context, target.volume);
     return outcome;
   } finally {
@@ -76,13 +80,16 @@ async function tooEarly(context: AgentContext, request: Request, target: Target)
   return { result: 'too-early', reason: `the placeholder has not written ${SENTINELS.context} yet` };
 }
 
+interface Performed {
+  readonly outcome: Outcome;
+  readonly restored: Restored | undefined;
+  readonly details: Record<string, unknown>;
+  /** Ends the hold on the artifact. */
+  readonly letGo: () => Promise<void>;
+}
+
 /** The restore itself: read it as the list of its steps. */
-async function perform(
-  context: AgentContext,
-  request: Request,
-  target: Target,
-  attempt: Attempt,
-): Promise<{ outcome: Outcome; restored: Restored | undefined; details: Record<string, unknown> }> {
+async function perform(context: AgentContext, request: Request, target: Target, attempt: Attempt): Promise<Performed> {
   const { config, native, log } = context;
   const { checkpointId: id, version } = request.wanted;
   const hold = slot<ReaderHold>('reader');
@@ -103,13 +110,12 @@ async function perform(
       name: 'verify',
       run: async () => {
         const operation = { node: context.node.name, bootId: context.node.bootId, operationId: request.operationId };
-        const [held, seen] = await together([
-          holdReader(target.volume, { id, version, operation }),
-          readPlaceholder(native, target.main.id),
+        const [{ directory }, seen] = await together([
+          // Noted by itself: the hold must end even where the placeholder cannot be read.
+          holdReader(target.volume, { id, version, operation }).then(hold.set),
+          readPlaceholder(native, target.main.id).then(placeholder.set),
         ]);
-        hold.set(held);
-        placeholder.set(seen);
-        const query = { id, version, keys: context.keys, namespace: request.pod.namespace, directory: held.directory };
+        const query = { id, version, keys: context.keys, namespace: request.pod.namespace, directory };
         artifact.set(await readArtifact(target.volume, query));
         requireNotRefusedBefore(context, request, artifact.get());
         requireMatch(context, target, { artifact: artifact.get(), placeholder: seen });
@@ -158,7 +164,9 @@ async function perform(
         const parts = { images: images.get(), artifact: artifact.get(), placeholder: placeholder.get() };
         await applyFiles(context, target, parts, { deadlineMs, signal });
       },
-      undo: () => endContainer(target),
+      undo: async () => {
+        if (isTouched) await endContainer(context, target);
+      },
     },
     {
       name: 'criu-restore',
@@ -219,15 +227,17 @@ async function perform(
     onStep: attempt.step,
   });
   prefetch.abort();
-  if (hold.filled) await hold.get().stop();
+  const letGo = async () => {
+    if (hold.filled) await hold.get().stop();
+  };
   const outcome = outcomeOf(result, { filledBytes });
   const details = artifact.filled ? { artifact: artifact.get().record.operationId } : {};
   if (result.failure === undefined) {
     target.handOver();
-    return { outcome, restored: restored.get(), details };
+    return { outcome, restored: restored.get(), details, letGo };
   }
   if (root.filled) root.get().release();
-  return { outcome, restored: undefined, details };
+  return { outcome, restored: undefined, details, letGo };
 }
 
 /** A container that restarts after a refusal asks again; nothing has changed, so the answer is given without another look. */

@@ -282,6 +282,8 @@ export async function wakeTree(context: AgentContext, images: Images, revived: R
 }
 
 /** Ends the container: its files were changed and its tree may be half restored, so nothing may go on in it. */
-export async function endContainer(target: Target): Promise<void> {
-  await target.main.signal(SIGKILL).catch(() => undefined);
+export async function endContainer(context: AgentContext, target: Target): Promise<void> {
+  const { main } = target;
+  // What holds the pin may have died by itself, killed for memory for one.
+  await main.signal(SIGKILL).catch(() => context.native.signal(SIGKILL, [main.id]));
 }

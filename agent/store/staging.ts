@@ -27,6 +27,8 @@ export interface Staging {
   readonly operation: Operation;
   /** Gives up the ownership after publishing: no more heartbeat, owner file gone. */
   release(): Promise<void>;
+  /** No more heartbeat, and nothing else changes: for one who takes it over later. */
+  leave(): Promise<void>;
   /** Removes all of it, or what a failed removal left. Harmless after publishing and when repeated. */
   discard(): Promise<void>;
 }
@@ -73,7 +75,7 @@ function stagingOf(path: string, operation: Operation, mark: OwnerMark): Staging
       await discardTree(path);
       await mark.remove();
     });
-  return { path, operation, release: mark.remove, discard };
+  return { path, operation, release: mark.remove, leave: mark.stop, discard };
 }
 
 /**

@@ -255,8 +255,11 @@ function causeOfDeath(context: Context, now: number, found: FoundOwner, limitMs:
   const { node, bootId, liveOperations } = context.request;
   const { owner, mtimeMs } = found;
   if (owner?.node === node) {
-    if (owner.bootId !== bootId) return `operation ${owner.operationId} belongs to an earlier boot of this node`;
-    return liveOperations.has(owner.operationId) ? undefined : `operation ${owner.operationId} of this node is over`;
+    // Also of an earlier boot: a stopped workload's checkpoint waits to be finished.
+    if (liveOperations.has(owner.operationId)) return undefined;
+    return owner.bootId === bootId
+      ? `operation ${owner.operationId} of this node is over`
+      : `operation ${owner.operationId} belongs to an earlier boot of this node`;
   }
   const ageMs = now - mtimeMs;
   if (ageMs < limitMs) return undefined;

@@ -16,7 +16,15 @@ describe('/proc/PID/stat', () => {
     '4242 (python3) S 1 4242 4242 0 -1 4194560 2101 0 3 0 12 4 0 0 20 0 5 0 987654 1234567168 3456 18446744073709551615 1 1 0 0 0 0 0 16781312 17642 0 0 0 17 3 0 0 0 0 0 0 0 0 0 0 0 0 9\n';
 
   it('is read field by field', () => {
-    expect(parseStat(line)).toEqual({ pid: 4242, comm: 'python3', state: 'S', ppid: 1, start: 987654, exitStatus: 9 });
+    expect(parseStat(line)).toEqual({
+      pid: 4242,
+      comm: 'python3',
+      state: 'S',
+      ppid: 1,
+      flags: 0x400100,
+      start: 987654,
+      exitStatus: 9,
+    });
   });
 
   it.each(['a b', '(sd-pam)', ') S 1 (', 'a) R 7 (b', 'line\nfeed', '', ')))', 'tab\tin it'])(

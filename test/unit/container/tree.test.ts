@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { afterEach, describe, expect, it } from 'vitest';
 import { containerTasks } from '../../../agent/container/tasks.ts';
-import { readDescriptors, readProcess, readTree } from '../../../agent/container/tree.ts';
+import { isEnding, readDescriptors, readProcess, readTree } from '../../../agent/container/tree.ts';
 import { type FakeProcess, makeProcfs, type Procfs } from '../../fakes/procfs.ts';
 
 const made: Procfs[] = [];
@@ -15,6 +15,20 @@ afterEach(async () => {
   for (const procfs of made.splice(0)) await procfs.remove();
 });
 const pids = (tree: Awaited<ReturnType<typeof readTree>>) => tree.map(({ stat }) => stat.pid);
+
+describe('a process', () => {
+  it.each([
+    [{ state: 'S' }, false],
+    [{ state: 'T' }, false],
+    [{ state: 'Z' }, true],
+    [{ state: 'D', status: { SigPnd: '0000000000000100' } }, true],
+    [{ state: 'D', status: { SigPnd: '0000000000004000' } }, false],
+  ])('is seen to be ending, or not: %j', async (seen, isOver) => {
+    const procfs = await procfsOf({ pid: 10, ...seen });
+    const process = await readProcess(procfs.root, 10);
+    expect(process && isEnding(process)).toBe(isOver);
+  });
+});
 
 describe('the tree of a process', () => {
   it('has parents before children, and the children of every thread', async () => {

@@ -1,6 +1,7 @@
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { parseConfig } from '../../../agent/config.ts';
 import { SnapshotError } from '../../../agent/errors.ts';
@@ -92,5 +93,24 @@ describe('a checkpoint that is to be finished', () => {
     await finishPending(context, new Set());
     expect(asked).toEqual([]);
     expect(await files()).toEqual([]);
+  });
+
+  it('is finished where the workload is killed and only slow to vanish', async () => {
+    const { context, asked, files } = await agentWithPending();
+    await procfs.add({ pid: 10, start: 500, state: 'R', status: { ShdPnd: '0000000000000100' } });
+    await finishPending(context, new Set());
+    expect(asked).toEqual(['attach']);
+    expect(await files()).toEqual(['op.json']);
+  });
+
+  it('waits for the CRIU of the earlier run, which may still end the workload', async () => {
+    const { context, asked, files } = await agentWithPending();
+    await procfs.add({ pid: 10, start: 500, state: 't', status: { TracerPid: '77' } });
+    const finishing = finishPending(context, new Set());
+    await sleep(150);
+    await procfs.drop(10);
+    await finishing;
+    expect(asked).toEqual(['attach']);
+    expect(await files()).toEqual(['op.json']);
   });
 });

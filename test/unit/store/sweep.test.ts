@@ -27,21 +27,20 @@ const run = (live: readonly string[] = []) => sweep(volume, { ...NEXT_START, liv
 describe('a sweep', () => {
   it('removes what dead operations of this node had in the making, and leaves the live', async () => {
     const dead = await stage('node-a', 'boot-a', 'op-dead');
-    const rebooted = await stage('node-a', 'boot-0', 'op-live');
+    const rebooted = await stage('node-a', 'boot-0', 'op-dead');
+    const waiting = await stage('node-a', 'boot-0', 'op-live');
     const live = await stage('node-a', 'boot-a', 'op-live');
     const { actions } = await run(['op-live']);
     expect(actions).toEqual(
       expect.arrayContaining([
         { path: dead.path, did: 'removed', why: 'operation op-dead of this node is over' },
-        { path: rebooted.path, did: 'removed', why: 'operation op-live belongs to an earlier boot of this node' },
+        { path: rebooted.path, did: 'removed', why: 'operation op-dead belongs to an earlier boot of this node' },
       ]),
     );
-    expect((await readdir(at('tmp'))).map((each) => at(`tmp/${each}`)).sort()).toEqual([
-      live.path,
-      `${live.path}.owner`,
-    ]);
-    await live.discard();
-    await live.discard();
+    expect((await readdir(at('tmp'))).map((each) => at(`tmp/${each}`)).sort()).toEqual(
+      [live, waiting].flatMap(({ path }) => [path, `${path}.owner`]).sort(),
+    );
+    for (const each of [live, live, waiting]) await each.discard();
     expect(await readdir(at('tmp'))).toEqual([]);
   });
 
