@@ -1,4 +1,4 @@
-import { copyFile, mkdir } from 'node:fs/promises';
+import { copyFile, mkdir, readdir } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { SENTINELS } from '../../contract/keys.ts';
 import { controlDir, readiness } from '../container/control.ts';
@@ -6,6 +6,7 @@ import { isEnding, readProcess } from '../container/tree.ts';
 import { type DumpStats, readDumpStats } from '../criu/stats.ts';
 import { asSnapshotError, SnapshotError } from '../errors.ts';
 import type { CheckpointWanted } from '../plan/decide.ts';
+import { requireRecordable } from '../store/record.ts';
 import { makeStaging, type Staging } from '../store/staging.ts';
 import { syncTree } from '../store/sync.ts';
 import { artifactState, requireNamespace } from '../store/verify.ts';
@@ -154,6 +155,7 @@ async function capture(context: AgentContext, request: Request, target: Target, 
         const beforeRelease = async (frozen: FrozenResult) => {
           const { path } = staging.get();
           pending.set(pendingOf(context, request, { target, subject: subject.get(), frozen, path, leaveRunning }));
+          requireRecordable(pending.get().draft, (await readdir(paths.get().raw)).length);
           if (leaveRunning) return;
           // CRIU ends the workload next: by then its images are durable, and so is the note that says how to finish.
           await Promise.all([syncTree(paths.get().raw), syncTree(paths.get().rootfs)]);

@@ -2,7 +2,7 @@ import { createHmac, hkdfSync, timingSafeEqual } from 'node:crypto';
 import { z } from 'zod';
 import { type Reason, SnapshotError } from '../errors.ts';
 import type { RecordKey, RecordKeys } from './key.ts';
-import { type ArtifactRecord, FORMAT_VERSION, recordSchema } from './schema.ts';
+import { type ArtifactRecord, FORMAT_VERSION, MAX_FILES, recordSchema } from './schema.ts';
 
 export type { ArtifactRecord } from './schema.ts';
 
@@ -37,6 +37,30 @@ export function encodeRecord(record: ArtifactRecord, key: RecordKey): string {
     throw new SnapshotError('INTERNAL', `the record has more than ${MAX_RECORD_BYTES} bytes`);
   }
   return body + signature;
+}
+
+const draftSchema = recordSchema.omit({
+  formatVersion: true,
+  minReader: true,
+  checkpointId: true,
+  version: true,
+  files: true,
+  sizes: true,
+  bulk: true,
+  timings: true,
+});
+/** Images are not all: bulk file and index, diff, removed paths, shared memory, CRIU's log and figures. */
+const OTHER_FILES = 7;
+
+/** Throws where a record of this draft and so many images could not be written in the end: to be asked as long as it costs nothing. */
+export function requireRecordable(draft: z.input<typeof draftSchema>, images: number): void {
+  const checked = draftSchema.safeParse(draft);
+  if (!checked.success)
+    throw new SnapshotError('INTERNAL', `the record cannot be written: ${z.prettifyError(checked.error)}`);
+  if (Buffer.byteLength(JSON.stringify(draft, null, 2)) > MAX_RECORD_BYTES / 4)
+    throw new SnapshotError('CHECKPOINT_REFUSED', 'the workload has more mounts than a record can hold');
+  if (images + OTHER_FILES > MAX_FILES)
+    throw new SnapshotError('CHECKPOINT_REFUSED', `CRIU wrote ${images} images, an artifact holds ${MAX_FILES} files`);
 }
 
 /** The record in `text`, once its format is known and its signature is good. `keys.accepted` says whose signatures count. */

@@ -8,6 +8,7 @@ import {
   deriveBulkKey,
   encodeRecord,
   MAX_RECORD_BYTES,
+  requireRecordable,
 } from '../../../agent/store/record.ts';
 import { draft, KEYS, otherKey } from './volume.ts';
 
@@ -146,6 +147,19 @@ describe('a completion record', () => {
   it('is accepted under an older key, and says which', () => {
     const keys = { current: otherKey, accepted: [otherKey, key] };
     expect(decodeRecord(text, keys).key).toBe(key);
+  });
+});
+
+describe('what a record is to be made of', () => {
+  const { sizes: _sizes, bulk: _bulk, timings: _timings, ...made } = draft();
+
+  it('is looked at beforehand: its form, its size, the number of files', () => {
+    requireRecordable(made, 19_993);
+    expect(() => requireRecordable(made, 19_994)).toThrow('CRIU wrote 19994 images');
+    const mounts = Array.from({ length: 10_000 }, () => ({ mountPoint: `/${'m'.repeat(400)}`, fstype: 'tmpfs' }));
+    expect(() => requireRecordable({ ...made, mounts }, 1)).toThrow('more mounts than a record can hold');
+    const source = { ...made.source, image: 'i'.repeat(2049) };
+    expect(() => requireRecordable({ ...made, source }, 1)).toThrow('image');
   });
 });
 
