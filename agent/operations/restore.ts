@@ -255,7 +255,7 @@ function guardDetails({ root, innerPid, adoption }: Restored, directory: string)
   return { rootPid: root.id.pid, rootStart: root.id.start, innerPid, adoption, controlDir: directory };
 }
 
-/** A restored process may end at once and be right to; what counts is that it ran, so only an early death by a signal is a failure. */
+/** A process that is gone this early counts as not restored, whatever it ended with: it had no time for anything but to fail. */
 async function confirmAlive(context: AgentContext, revived: Revived): Promise<void> {
   const process = await readProcess(context.config.host.procRoot, revived.root.pid);
   const isGone = process === undefined || process.stat.start !== revived.root.start;
