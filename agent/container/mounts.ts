@@ -51,6 +51,18 @@ export function upperDir(root: Mount): string | undefined {
   return root.superOptions.find((option) => option.startsWith('upperdir='))?.slice('upperdir='.length);
 }
 
+/**
+ * Upper directories of the overlays that the host has mounted for a container: what the runtime made, out of the container's reach.
+ * Empty where the runtime mounts in a namespace of its own.
+ */
+export async function hostUpperDirs(procRoot: string, containerId: string): Promise<string[]> {
+  const text = await readFile(`${procRoot}/1/mountinfo`, 'utf8').catch(() => '');
+  return parseMountinfo(text)
+    .filter(({ mountPoint }) => mountPoint.includes(`/${containerId}/`))
+    .map(upperDir)
+    .filter((path) => path !== undefined);
+}
+
 /** Sources of mounts that kubelet fills from the API: their files are replaced by renaming, and have other paths in the next pod. */
 const PROJECTED = /\/volumes\/kubernetes\.io~(secret|projected|configmap|downward-api)\//;
 

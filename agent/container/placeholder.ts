@@ -9,6 +9,7 @@ export interface Placeholder {
   /** Mount points that a restored tree may use. */
   readonly mountPoints: readonly string[];
   readonly boundingCaps: bigint;
+  readonly permittedCaps: bigint;
   /** True where its processes hold CAP_SYS_PTRACE and could interfere with CRIU in their PID namespace. */
   readonly canTrace: boolean;
   readonly noNewPrivs: boolean;
@@ -36,6 +37,7 @@ export async function readPlaceholder(native: Native, id: ProcessId): Promise<Pl
   return {
     mountPoints: planMounts(mounts).all.map(({ mountPoint }) => mountPoint),
     boundingCaps: process.status.boundingCaps,
+    permittedCaps: process.status.permittedCaps,
     canTrace: (process.status.permittedCaps & (1n << CAP_SYS_PTRACE)) !== 0n,
     noNewPrivs: process.status.noNewPrivs,
     seccomp,

@@ -15,6 +15,8 @@ export interface PreflightInput {
   readonly podIps: readonly string[];
   /** User namespace of the agent itself. */
   readonly agentUserNs: number;
+  /** Upper directories that the host itself has mounted for the container. */
+  readonly hostUpperDirs: readonly string[];
   /** 1 for a container as the runtime started it, 2 for one that was restored: CRIU nests a PID namespace. */
   readonly depth: 1 | 2;
 }
@@ -45,11 +47,22 @@ const ANONYMOUS = {
 
 /** Every reason, seen in /proc, why a checkpoint of this tree would fail or could not be restored. Empty: none was seen. */
 export async function preflightProblems(input: PreflightInput): Promise<Reason[]> {
-  const perProcess = await Promise.all(input.tree.map((process) => processProblems(input, process)));
-  return [...containerProblems(input), ...perProcess.flat(), ...(await socketProblems(input))];
+  const reasons = containerProblems(input);
+  // One after the other: a hostile tree may be large, and all of it at once would be the agent's end.
+  const sockets = new Set<string>();
+  for (const process of input.tree) {
+    const descriptors = await readDescriptors(input.procRoot, process.stat.pid);
+    for (const target of descriptors.values()) if (target.startsWith('socket:')) sockets.add(target);
+    reasons.push(...(await processProblems(input, process, descriptors)));
+  }
+  return [...reasons, ...(await socketProblems(input, sockets))];
 }
 
-function containerProblems({ facts, mounts, agentUserNs, depth }: PreflightInput): Reason[] {
+const CAP_SYS_ADMIN = 1n << 21n;
+const canMount = (tree: readonly TreeProcess[]) =>
+  tree.some(({ status }) => (status.boundingCaps & CAP_SYS_ADMIN) !== 0n);
+
+function containerProblems({ facts, tree, mounts, hostUpperDirs, agentUserNs, depth }: PreflightInput): Reason[] {
   const reasons: Reason[] = [];
   if (facts.nspid.at(-1) !== 1)
     reasons.push({
@@ -83,6 +96,15 @@ function containerProblems({ facts, mounts, agentUserNs, depth }: PreflightInput
       wanted: 'overlay',
       advice: 'Use the overlayfs snapshotter of the runtime.',
     });
+  const upper = upperDir(mounts.root);
+  if (upper !== undefined && canMount(tree) && !hostUpperDirs.includes(upper))
+    reasons.push({
+      code: 'ROOT_UNPROVEN',
+      message: 'the container may mount, so its word for where its root filesystem lies on the host cannot be taken',
+      found: upper,
+      wanted: hostUpperDirs.join(' ') || 'a mount of the runtime in the host to compare with',
+      advice: 'Drop SYS_ADMIN from the container.',
+    });
   const oddNames = mounts.external.map(({ mountPoint }) => mountPoint).filter((point) => !PLAIN_PATH.test(point));
   if (oddNames.length > 0)
     reasons.push({
@@ -95,7 +117,11 @@ function containerProblems({ facts, mounts, agentUserNs, depth }: PreflightInput
   return reasons;
 }
 
-async function processProblems(input: PreflightInput, { stat, status }: TreeProcess): Promise<Reason[]> {
+async function processProblems(
+  input: PreflightInput,
+  { stat, status }: TreeProcess,
+  descriptors: ReadonlyMap<number, string>,
+): Promise<Reason[]> {
   if (stat.state === 'Z' || stat.state === 'X') return [];
   const reasons: Reason[] = [];
   const who = `process ${status.nspid.at(-1)} (${stat.comm})`;
@@ -107,7 +133,6 @@ async function processProblems(input: PreflightInput, { stat, status }: TreeProc
       wanted: 'not traced',
       advice: 'Detach the debugger or strace.',
     });
-  const descriptors = await readDescriptors(input.procRoot, stat.pid);
   for (const [fd, target] of descriptors) {
     const reason = descriptorProblem(input, `${who}, fd ${fd}`, target);
     if (reason !== undefined && !reasons.some((known) => known.code === reason.code)) reasons.push(reason);
@@ -146,16 +171,13 @@ async function deviceMapping(procRoot: string, pid: number): Promise<string | un
   return /\s(\/dev\/(?!zero\b|shm\/|null\b)\S+)/.exec(maps)?.[1];
 }
 
-async function socketProblems(input: PreflightInput): Promise<Reason[]> {
+async function socketProblems(input: PreflightInput, held: ReadonlySet<string>): Promise<Reason[]> {
   const main = input.facts.pid;
   const tables = await Promise.all(
     ['tcp', 'tcp6', 'udp', 'udp6'].map((name) =>
       readFile(`${input.procRoot}/${main}/net/${name}`, 'utf8').catch(() => ''),
     ),
   );
-  const held = new Set<string>();
-  for (const { stat } of input.tree)
-    for (const target of (await readDescriptors(input.procRoot, stat.pid)).values()) held.add(target);
   return tables
     .flatMap(parseNetSockets)
     .filter((socket) => held.has(`socket:[${socket.inode}]`) && !isLocal(socket, input.podIps))

@@ -1,4 +1,4 @@
-import { readdir, readFile, readlink } from 'node:fs/promises';
+import { opendir, readdir, readFile, readlink } from 'node:fs/promises';
 import { type ProcStat, type ProcStatus, parseStat, parseStatus } from './proc.ts';
 
 /** A live process of a container's tree, as procfs shows it. */
@@ -57,14 +57,33 @@ async function childrenOf(procRoot: string, pid: number): Promise<number[]> {
   return lists.flatMap((list) => list.split(' ').filter(Boolean).map(Number));
 }
 
+/** How many descriptors the processes hold together; counting ends where there are more than `limit`. */
+export async function countDescriptors(procRoot: string, tree: readonly TreeProcess[], limit: number): Promise<number> {
+  let count = 0;
+  for (const { stat } of tree) {
+    const directory = await opendir(`${procRoot}/${stat.pid}/fd`).catch(() => undefined);
+    if (directory === undefined) continue;
+    for await (const _ of directory) {
+      count += 1;
+      if (count > limit) return count;
+    }
+  }
+  return count;
+}
+
+/** Links read at once: a process may hold very many. */
+const LINKS_AT_ONCE = 500;
+
 /** Open descriptors of a process as `fd number → what it refers to` (readlink text). */
 export async function readDescriptors(procRoot: string, pid: number): Promise<Map<number, string>> {
   const names = await readdir(`${procRoot}/${pid}/fd`).catch(() => []);
-  const links = await Promise.all(
-    names.map(async (name) => {
-      const target = await readlink(`${procRoot}/${pid}/fd/${name}`).catch(() => undefined);
-      return [Number(name), target] as const;
-    }),
-  );
-  return new Map(links.filter((entry): entry is readonly [number, string] => entry[1] !== undefined));
+  const found = new Map<number, string>();
+  for (let at = 0; at < names.length; at += LINKS_AT_ONCE)
+    await Promise.all(
+      names.slice(at, at + LINKS_AT_ONCE).map(async (name) => {
+        const target = await readlink(`${procRoot}/${pid}/fd/${name}`).catch(() => undefined);
+        if (target !== undefined) found.set(Number(name), target);
+      }),
+    );
+  return found;
 }

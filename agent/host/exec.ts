@@ -1,4 +1,4 @@
-import { open, readFile } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import type { Writable } from 'node:stream';
 import { execa, type Options, type ResultPromise } from 'execa';
 import { SnapshotError } from '../errors.ts';
@@ -234,10 +234,16 @@ export async function openSession(
 
 /** The last `bytes` of a text file, '' where there is none. */
 export async function readTail(path: string, bytes: number): Promise<string> {
+  const handle = await open(path, 'r').catch(() => undefined);
+  if (handle === undefined) return '';
   try {
-    const content = await readFile(path);
-    return content.subarray(Math.max(0, content.length - bytes)).toString('utf8');
+    const { size } = await handle.stat();
+    const length = Math.min(size, bytes);
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(length), 0, length, size - length);
+    return buffer.subarray(0, bytesRead).toString('utf8');
   } catch {
     return '';
+  } finally {
+    await handle.close();
   }
 }

@@ -48,6 +48,8 @@ const probed = z.object({
 const ipcUsage = z.object({ shm: z.number(), sem: z.number(), msg: z.number() });
 const seccomp = z.object({ mode: z.number(), filters: z.array(z.string()) });
 
+const SIGNALS_AT_ONCE = 1_000;
+
 export type Seccomp = z.infer<typeof seccomp>;
 export type Native = ReturnType<typeof openNative>;
 
@@ -72,13 +74,20 @@ export function openNative(options: NativeOptions) {
       }
     },
 
-    signal: (signal: number, processes: readonly ProcessId[]) =>
-      verb({
-        verb: 'signal',
-        args: ['--sig', `${signal}`, ...processes.map((id) => `${id.pid}:${id.start}`)],
-        shape: z.object({ sent: z.number(), gone: z.array(z.number()) }),
-        code: 'INTERNAL',
-      }),
+    signal: async (signal: number, processes: readonly ProcessId[]): Promise<void> => {
+      // A command line has its limits, and a container may have very many processes.
+      for (let at = 0; at < processes.length; at += SIGNALS_AT_ONCE)
+        await verb({
+          verb: 'signal',
+          args: [
+            '--sig',
+            `${signal}`,
+            ...processes.slice(at, at + SIGNALS_AT_ONCE).map((id) => `${id.pid}:${id.start}`),
+          ],
+          shape: z.object({ sent: z.number(), gone: z.array(z.number()) }),
+          code: 'INTERNAL',
+        });
+    },
 
     privateTmpfs: (dir: string, bytes: number) =>
       verb({ verb: 'private-tmpfs', args: ['--at', dir, '--size', `${bytes}`], shape: z.unknown(), code: 'INTERNAL' }),

@@ -1,9 +1,16 @@
 import { readlink, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type MountPlan, planMounts, projectedMountPoints, readMounts, upperDir } from '../container/mounts.ts';
+import {
+  hostUpperDirs,
+  type MountPlan,
+  planMounts,
+  projectedMountPoints,
+  readMounts,
+  upperDir,
+} from '../container/mounts.ts';
 import { type PinnedProcess, pinProcess } from '../container/pinned.ts';
 import { preflightProblems } from '../container/preflight.ts';
-import { readTree, type TreeProcess } from '../container/tree.ts';
+import { countDescriptors, readTree, type TreeProcess } from '../container/tree.ts';
 import { watchedDirectories } from '../container/watches.ts';
 import type { DumpOptions } from '../criu/options.ts';
 import { dump } from '../criu/run.ts';
@@ -51,6 +58,7 @@ async function inspectTree(context: AgentContext, target: Target, root: PinnedPr
   const { procRoot } = config.host;
   const { pid } = root.id;
   const tree = await readTree(procRoot, pid);
+  await requireCountable(procRoot, tree);
   const stdio = await Promise.all([0, 1, 2].map((fd) => readlink(`${procRoot}/${pid}/fd/${fd}`).catch(() => '')));
   const ipc = await native.ipcUsage(root.id);
   const total = (of: (status: TreeProcess['status']) => number) =>
@@ -69,6 +77,24 @@ async function inspectTree(context: AgentContext, target: Target, root: PinnedPr
   };
 }
 
+/** More descriptors than any server has; looking at each of many more could be made to exhaust the agent. */
+const MAX_DESCRIPTORS = 200_000;
+
+async function requireCountable(procRoot: string, tree: readonly TreeProcess[]): Promise<void> {
+  const count = await countDescriptors(procRoot, tree, MAX_DESCRIPTORS);
+  if (count <= MAX_DESCRIPTORS) return;
+  const reason = {
+    code: 'TOO_MANY_DESCRIPTORS',
+    message: 'the processes of the container hold too many open files',
+    found: `more than ${MAX_DESCRIPTORS}`,
+    wanted: `at most ${MAX_DESCRIPTORS}`,
+    advice: 'Close them, or give the container a limit.',
+  };
+  throw new SnapshotError('CHECKPOINT_REFUSED', `the container cannot be checkpointed: ${reason.message}`, {
+    reasons: [reason],
+  });
+}
+
 /** CRIU knows a terminal by the numbers of its device and of the filesystem it lies on, both in hex. */
 async function terminalKey(procRoot: string, pid: number): Promise<string> {
   const { rdev, dev } = await stat(`${procRoot}/${pid}/fd/0`);
@@ -85,6 +111,7 @@ export async function requireFit(context: AgentContext, target: Target, subject:
     projectedMountPoints: projectedMountPoints(target.running.mounts),
     podIps: target.podIps,
     agentUserNs: context.node.userNs,
+    hostUpperDirs: await hostUpperDirs(context.config.host.procRoot, target.running.id),
     depth: subject.root === target.main ? 1 : 2,
   });
   reasons.push(...watchProblems(target, subject));

@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { isEnding, readProcess, readTree } from '../container/tree.ts';
+import { isEnding, readProcess } from '../container/tree.ts';
 import { SnapshotError } from '../errors.ts';
 import type { Volume } from '../store/paths.ts';
 import { publish } from '../store/publish.ts';
@@ -13,7 +13,8 @@ import { onOwnVolume } from './node.ts';
 import { dropPending, type Pending, readPending, savePending } from './pending.ts';
 import type { StepTiming } from './steps.ts';
 
-const SIGKILL = 9;
+/** The workload runs on; somebody else published; the images are gone. Anything else may be mended by a person. */
+const HOPELESS: ReadonlySet<string> = new Set(['CANCELLED', 'ARTIFACT_EXISTS', 'ARTIFACT_FOREIGN', 'DUMP_FAILED']);
 /** How long the CRIU of an earlier run is waited for. */
 const CRIU_GONE_MS = 10_000;
 
@@ -69,7 +70,7 @@ export async function finishPending(context: AgentContext, left = new Set<string
         { err, operationId: pending.operationId, checkpointId: pending.id },
         'interrupted checkpoint cannot be finished',
       );
-      if (err instanceof SnapshotError && (!err.retryable || err.code === 'CANCELLED')) {
+      if (err instanceof SnapshotError && HOPELESS.has(err.code)) {
         await dropPending(config.paths.stateDir, pending.operationId);
         context.liveOperations.delete(pending.operationId);
       } else {
@@ -88,8 +89,8 @@ async function finishOne(context: AgentContext, pending: Pending): Promise<void>
     throw new SnapshotError('STORAGE_NOT_ATTACHED', 'the volume was mounted by the pod only, and the pod was stopped');
   await onOwnVolume(context, async (volume) => {
     const path = join(volume.root, pending.staging);
-    await stat(path).catch((cause: NodeJS.ErrnoException) => {
-      if (cause.code !== 'ENOENT') throw cause;
+    await stat(path).catch(async (cause: NodeJS.ErrnoException) => {
+      if (cause.code !== 'ENOENT' || !(await isMounted(volume, pending))) throw cause;
       throw new SnapshotError('DUMP_FAILED', `the images of the interrupted checkpoint are gone: ${path}`, { cause });
     });
     const operation = { node: node.name, bootId: node.bootId, operationId: pending.operationId };
@@ -109,16 +110,22 @@ async function finishOne(context: AgentContext, pending: Pending): Promise<void>
 }
 
 /**
- * The agent may have died between the note and the end of the workload. A tree that is whole was let go by CRIU and runs on: nothing is to
- * be finished. One that was half ended is of no use to anybody, and its images are good.
+ * The agent may have died between the note and the end of the workload. One that lives was let go by CRIU and runs on: nothing is to be
+ * finished.
  */
 async function requireStopped(context: AgentContext, pending: Pending): Promise<void> {
   await criuGone(context, pending);
-  const tree = await readTree(context.config.host.procRoot, pending.root.pid);
-  if (tree[0]?.stat.start !== pending.root.start || isEnding(tree[0])) return;
-  if (tree.length >= pending.draft.process.count)
-    throw new SnapshotError('CANCELLED', 'the workload was not stopped after all: it runs on');
-  await context.native.signal(SIGKILL, [pending.root]);
+  const process = await readProcess(context.config.host.procRoot, pending.root.pid);
+  if (process?.stat.start !== pending.root.start || isEnding(process)) return;
+  throw new SnapshotError('CANCELLED', 'the workload was not stopped after all: it runs on');
+}
+
+/** An empty directory where the volume should be says nothing about the images. */
+async function isMounted(volume: Volume, { id }: Pending): Promise<boolean> {
+  return await stat(join(volume.root, id)).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** The CRIU of an earlier run may outlive it by a moment, and was perhaps told to end the tree: what comes of it shows when it is gone. */

@@ -82,6 +82,7 @@ export async function requireHarmless(images: Images, artifact: Artifact, placeh
     mountPoints: placeholder.mountPoints,
     recordedMountPoints,
     boundingCaps: placeholder.boundingCaps,
+    permittedCaps: placeholder.permittedCaps,
     noNewPrivs: placeholder.noNewPrivs,
     seccompMode: placeholder.seccomp.mode,
     seccompFilters: placeholder.seccomp.filters,

@@ -120,6 +120,7 @@ beforeAll(async () => {
     recordedMountPoints: mountPoints,
     mountPoints,
     boundingCaps: caps(pid, 'CapBnd'),
+    permittedCaps: caps(pid, 'CapPrm'),
     noNewPrivs: false,
     seccompMode: 0,
     seccompFilters: [],

@@ -18,22 +18,26 @@ const threadsOf = ({ processes }: Images): Thread[] =>
 const named = (threads: readonly Thread[]) =>
   list(threads.map(({ process, thread }) => `${process.comm}[${thread.tid}]`));
 
+/** What a thread has beyond the target: of any set beyond its bounding set; of those in force, under no_new_privs, beyond what it holds. */
+function excess({ capabilities }: Credentials, target: AdmissionTarget): bigint {
+  const all = SETS.reduce((mask, set) => mask | capabilities[set], 0n);
+  const inForce = capabilities.permitted | capabilities.effective | capabilities.ambient;
+  return (all & ~target.boundingCaps) | (target.noNewPrivs ? inForce & ~target.permittedCaps : 0n);
+}
+
 /** Capabilities, no_new_privs and descriptors that need privileges. */
 export function privilegeReasons(images: Images, target: AdmissionTarget): Reason[] {
   const threads = threadsOf(images);
   const reasons: Reason[] = [];
-  const all = (thread: Credentials) => SETS.reduce((mask, set) => mask | thread.capabilities[set], 0n);
-  const exceeding = threads.filter(({ thread }) => (all(thread) & ~target.boundingCaps) !== 0n);
-  if (exceeding.length > 0) {
-    const extra = exceeding.reduce((mask, { thread }) => mask | (all(thread) & ~target.boundingCaps), 0n);
+  const extra = threads.reduce((mask, { thread }) => mask | excess(thread, target), 0n);
+  if (extra !== 0n)
     reasons.push({
       code: 'CAPABILITY_EXCEEDED',
-      message: `${named(exceeding)}: capabilities that the target container may not have`,
+      message: `${named(threads.filter(({ thread }) => excess(thread, target) !== 0n))}: capabilities that the target container may not have`,
       found: capabilityNames(extra),
-      wanted: `within ${capabilityNames(target.boundingCaps)}`,
+      wanted: `within ${capabilityNames(target.noNewPrivs ? target.permittedCaps : target.boundingCaps)}`,
       advice: SAME_POD,
     });
-  }
   const gaining = target.noNewPrivs ? threads.filter(({ thread }) => !thread.noNewPrivs) : [];
   if (gaining.length > 0) {
     const message = `${named(gaining)}: no_new_privs is not set, and the target container has it`;

@@ -18,6 +18,8 @@ export interface AdmissionTarget {
   /** The mount points of the placeholder. */
   readonly mountPoints: readonly string[];
   readonly boundingCaps: bigint;
+  /** Under no_new_privs nothing in the target can get more than this. */
+  readonly permittedCaps: bigint;
   readonly noNewPrivs: boolean;
   /** 0 none, 1 strict, 2 filter. */
   readonly seccompMode: number;

@@ -34,6 +34,7 @@ async function problems(processes: readonly FakeProcess[], changes: Partial<Pref
     projectedMountPoints: [],
     podIps: ['10.1.2.3', 'fd00::7'],
     agentUserNs: USER_NS,
+    hostUpperDirs: [],
     depth: 1,
     ...changes,
   });
@@ -167,6 +168,16 @@ describe('preflight of sockets', () => {
   });
 });
 
+describe('preflight of a container that may mount', () => {
+  const admin = main({ status: { CapBnd: '0000000000200000' } });
+
+  it('takes the word of the host for where its root filesystem lies, not its own', async () => {
+    expect(await codes([admin], { hostUpperDirs: ['/u'] })).toEqual([]);
+    expect(await codes([admin], { hostUpperDirs: ['/elsewhere'] })).toEqual(['ROOT_UNPROVEN']);
+    expect(await codes([admin])).toEqual(['ROOT_UNPROVEN']);
+  });
+});
+
 describe('preflight of a real process', () => {
   it('finds nothing that is not there, but that it is in no container', async () => {
     const child = spawn('/bin/sh', ['-c', 'echo; exec sleep 60'], { stdio: ['ignore', 'pipe', 'ignore'] });
@@ -178,6 +189,7 @@ describe('preflight of a real process', () => {
         procRoot: '/proc',
         facts: { ...facts, pid, nspid: [pid], ns: { ...facts.ns, user } },
         tree: await readTree('/proc', pid),
+        hostUpperDirs: ['/u'],
         mounts: overlay,
         projectedMountPoints: [],
         podIps: [],

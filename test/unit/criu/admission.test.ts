@@ -28,6 +28,7 @@ const TARGET: AdmissionTarget = {
   recordedMountPoints: ['/'],
   mountPoints: ['/', '/data', '/proc'],
   boundingCaps: 0b1110n,
+  permittedCaps: 0b1110n,
   noNewPrivs: false,
   seccompMode: 0,
   seccompFilters: [],

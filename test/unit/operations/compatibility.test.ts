@@ -39,6 +39,7 @@ function matching(): Comparison {
     placeholder: {
       mountPoints: ['/', '/models', '/extra'],
       boundingCaps: 0n,
+      permittedCaps: 0n,
       canTrace: false,
       noNewPrivs: false,
       seccomp: { mode: 0, filters: [] },
