@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup build native check test demo bench clean
 
-TSX := node_modules/.bin/tsx
+TSX := node --import tsx
 VITEST := node_modules/.bin/vitest run --reporter=default --reporter=json
 
 help: ## Lists the targets
@@ -42,5 +42,5 @@ bench: setup build ## Measures checkpoint and restore on this machine
 	@$(TSX) bench/run.ts
 
 clean: ## Removes what was built and cached, and what interrupted tests left running
-	@if [ -x $(TSX) ]; then $(TSX) test/real/environment/clean.ts; fi
+	@if [ -d node_modules/tsx ]; then $(TSX) test/real/environment/clean.ts; fi
 	rm -rf dist native/build .cache

@@ -148,21 +148,24 @@ async function cleanUp(cluster: Cluster): Promise<void> {
 async function main(): Promise<string> {
   say(`Checkpoint and restore of a pod on this machine: kernel ${release()}, ${criuVersion()}
 `);
-  const cluster = await step('a private containerd, with its network and images', () => Cluster.start());
+  const starting = step('a private containerd, with its network and images', () => Cluster.start());
   let interrupted: string | undefined;
   let stopped: Promise<void> | undefined;
   const stop = () => {
-    stopped ??= step('everything is removed again', () => cleanUp(cluster));
+    stopped ??= starting.then((cluster) => step('everything is removed again', () => cleanUp(cluster)));
     return stopped;
   };
-  // Whoever interrupts the demo finds nothing left behind either.
-  for (const signal of ['SIGINT', 'SIGTERM'] as const)
-    process.once(signal, () => {
+  // Whoever interrupts the demo, and however often, finds nothing left behind either.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.on(signal, () => {
+      if (interrupted !== undefined) return;
       // What then fails in the middle is a consequence.
       interrupted = signal;
       void stop().finally(() => finish(`demo: failed interrupted by ${signal}`, 1));
     });
+  const cluster = await starting;
   try {
+    if (interrupted !== undefined) throw new Error('interrupted');
     const shown = await demo(cluster);
     showComparison(shown);
     await stop();

@@ -9,11 +9,11 @@ export const AGENT_ROOT = resolve(CACHE, 'agent-root');
 
 /** Runs a program of this machine to its end. Throws with its error output where it fails. */
 export function host(argv: readonly [string, ...string[]], options: { timeoutMs?: number } = {}): Promise<string> {
-  const [program, ...args] = argv;
   return new Promise((done, failed) => {
     execFile(
-      program,
-      args,
+      // In a session of its own: a Ctrl-C on the terminal is for whoever cleans up, not for the programs that it cleans up with.
+      'setsid',
+      ['--wait', ...argv],
       { encoding: 'utf8', maxBuffer: 64 << 20, timeout: options.timeoutMs ?? 120_000, killSignal: 'SIGKILL' },
       (error, stdout, stderr) => {
         if (error) failed(new Error(`${argv.join(' ')} failed: ${stderr.trim() || error.message}`, { cause: error }));
