@@ -72,7 +72,7 @@ const schema = z.strictObject({
     .strictObject({
       /** A source without a control directory counts as quiesced when its container has run this long. */
       quiesceDelaySeconds: z.number().min(0).max(86_400).default(10),
-      /** From the first step to the published artifact. */
+      /** Deadline of each long step: the dump, the final form of the images, publishing. */
       timeoutSeconds: seconds.default(3600),
       /** How long the rootfs diff and shared memory may take while the workload is frozen. */
       frozenTimeoutSeconds: seconds.default(300),
@@ -177,7 +177,7 @@ export function parseConfig(text: string, env: Readonly<Record<string, string | 
   const result = schema.safeParse({ nodeName: '', ...document, ...(nodeName ? { nodeName } : {}) });
   if (result.success) return result.data;
   const problems = result.error.issues.map((issue) => `${issue.path.join('.') || '(top level)'}: ${issue.message}`);
-  throw new SnapshotError('CONFIG_INVALID', `configuration: ${problems.join('; ')}`);
+  throw new SnapshotError('CONFIG_INVALID', ['the configuration is wrong:', ...problems].join('\n  '));
 }
 
 /** Reads the configuration file. A missing or unreadable file is CONFIG_INVALID too. */

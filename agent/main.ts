@@ -25,7 +25,7 @@ usage: snapshot-agent [--config FILE]
   --version       print the version
   --help          print this
 
-Runs until SIGTERM or SIGINT, which let operations that cannot be undone end first.
+Runs until SIGTERM or SIGINT; operations under way may then go on for limits.drainSeconds.
 Exit status: 0 stopped, 1 failed, 2 wrong usage or configuration.
 `;
 

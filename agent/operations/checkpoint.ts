@@ -1,11 +1,11 @@
 import { copyFile, mkdir, readdir } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { SENTINELS } from '../../contract/keys.ts';
-import { controlDir, readiness } from '../container/control.ts';
-import { isEnding, readProcess } from '../container/tree.ts';
+import { readiness } from '../container/control.ts';
 import { type DumpStats, readDumpStats } from '../criu/stats.ts';
 import { asSnapshotError, SnapshotError } from '../errors.ts';
 import type { CheckpointWanted } from '../plan/decide.ts';
+import { refuseToDisplace } from '../store/publish.ts';
 import { requireRecordable } from '../store/record.ts';
 import { makeStaging, type Staging } from '../store/staging.ts';
 import { syncTree } from '../store/sync.ts';
@@ -27,12 +27,10 @@ import { type Finalized, finalize } from './finalize.ts';
 import { sweepVolume } from './housekeeping.ts';
 import { dropPending, type Pending, savePending } from './pending.ts';
 import { QUICK_STEP_MS, runSteps, type Step, type StepTiming } from './steps.ts';
-import { killContainer, reachTarget, type Target } from './target.ts';
+import { reachTarget, type Target } from './target.ts';
+import { confirmRunning, confirmStopped, endJob, isFinal, isRunning, releaseWorker } from './workload.ts';
 
 type Request = OperationRequest<CheckpointWanted>;
-
-/** How long CRIU's killed tree may take to vanish after a checkpoint that stops the container. */
-const STOP_MS = 30_000;
 
 /**
  * One attempt to checkpoint a container. Too early where it is not quiesced yet; otherwise the outcome, which is journalled. A
@@ -84,7 +82,12 @@ async function adopted(context: AgentContext, request: Request, target: Target):
   const began = performance.now();
   try {
     const found = await artifactState(target.volume, { id, version, keys: context.keys });
-    if (found.state !== 'complete') return undefined;
+    const mode = existing === 'replace' ? 'replace' : 'new';
+    if (found.state !== 'complete') {
+      // Known now, before anything is frozen or stopped: publishing would be refused.
+      refuseToDisplace(found, { id, version, mode, namespace: request.pod.namespace });
+      return undefined;
+    }
     requireNamespace(found.artifact.record, request.pod.namespace);
     const isOurs = found.artifact.record.source.containerId === target.running.id;
     if (existing === 'replace' && !isOurs) return undefined;
@@ -257,42 +260,4 @@ function figures(stats: DumpStats | undefined, finalized: Finalized | undefined)
 function isLeftRunning(context: AgentContext, { wanted }: Request): boolean {
   if (wanted.ofJob) return true;
   return wanted.after === undefined ? context.config.criu.leaveRunning : wanted.after === 'resume';
-}
-
-async function isRunning(context: AgentContext, { root }: Subject): Promise<boolean> {
-  const process = await readProcess(context.config.host.procRoot, root.id.pid);
-  return process?.stat.start === root.id.start && !isEnding(process) && !'Tt'.includes(process.stat.state);
-}
-
-async function confirmRunning(context: AgentContext, subject: Subject): Promise<void> {
-  await subject.root.check();
-  if (!(await isRunning(context, subject)))
-    throw new SnapshotError('DUMP_FAILED', 'the workload did not go on after the dump');
-}
-
-async function confirmStopped(subject: Subject): Promise<void> {
-  const timeout = new Promise<'late'>((resolve) => setTimeout(() => resolve('late'), STOP_MS).unref());
-  if ((await Promise.race([subject.root.exited, timeout])) === 'late')
-    throw new SnapshotError('TARGET_QUARANTINED', `process ${subject.root.id.pid} does not end after CRIU killed it`);
-}
-
-/** Tells a worker that follows the contract that its checkpoint is there. A workload without a control directory needs nothing. */
-async function releaseWorker(context: AgentContext, target: Target): Promise<void> {
-  const { path } = controlDir(target.running.env);
-  const { dir } = await context.native.look(target.main.id, path, SENTINELS.complete);
-  if (dir) await context.native.put(target.main.id, path, SENTINELS.complete, 'done\n');
-}
-
-/** Whether a Job's checkpoint has failed for good: what may pass is tried again first. */
-function isFinal(failure: SnapshotError, { wanted, isLastTry }: Request): boolean {
-  return wanted.ofJob && (isLastTry || !failure.retryable);
-}
-
-/** A checkpoint Job exists for nothing else: ending its container makes it fail at once and frees what it holds. */
-async function endJob(context: AgentContext, { wanted }: Request, failure: SnapshotError): Promise<void> {
-  const containerId = wanted.container.id;
-  context.log.warn({ code: failure.code, containerId }, 'container of the failed checkpoint Job is ended');
-  await killContainer(context, containerId).catch((err: unknown) =>
-    context.log.warn({ err, containerId }, 'container of the failed checkpoint Job could not be ended'),
-  );
 }

@@ -36,7 +36,15 @@ export interface NodeFacts {
 /** Reads the node's facts and refuses, by name, what the agent cannot work without. */
 export async function readNode(config: Config, native: Native): Promise<NodeFacts> {
   const { procRoot, cgroupRoot } = config.host;
-  const probe = await native.probe();
+  const probe = await native.probe().catch((cause: unknown) => {
+    throw new SnapshotError(
+      'CAPABILITY_MISSING',
+      `the native helper cannot be run: ${config.paths.helper} (paths.helper)`,
+      {
+        cause,
+      },
+    );
+  });
   const missing = Object.entries({
     openat2: probe.openat2,
     pidfd_open: probe.pidfd,
@@ -55,7 +63,9 @@ export async function readNode(config: Config, native: Native): Promise<NodeFact
       () => true,
       () => false,
     ),
-    stat(join(procRoot, 'self')),
+    stat(join(procRoot, 'self')).catch((cause: unknown) => {
+      throw new SnapshotError('CAPABILITY_MISSING', `there is no procfs at ${procRoot} (host.procRoot)`, { cause });
+    }),
   ]);
   return {
     name: config.nodeName,
@@ -86,8 +96,8 @@ async function criuVersion(config: Config): Promise<string> {
       `${binary} --version does not answer with a version: ${stdout.slice(0, 200)}`,
     );
   const [major, minor] = [Number(version[1]), Number(version[2])];
-  if (major < CRIU_FLOOR[0] || (major === CRIU_FLOOR[0] && minor < CRIU_FLOOR[1]))
-    throw new SnapshotError('CAPABILITY_MISSING', `CRIU ${major}.${minor} is too old: 4.2 or newer is needed`);
+  if (major !== CRIU_FLOOR[0] || minor < CRIU_FLOOR[1])
+    throw new SnapshotError('CAPABILITY_MISSING', `CRIU is ${major}.${minor}: 4.2 or a later 4.x is needed`);
   return `${major}.${minor}${version[3] ?? ''}`;
 }
 

@@ -84,7 +84,7 @@ async function moveAside(request: PublishRequest, directory: string): Promise<Ol
   const { volume, id, version, keys, staging } = request;
   const found = await artifactState(volume, { id, version, keys });
   if (found.state === 'absent') return undefined;
-  refuseToDisplace(found, request);
+  refuseToDisplace(found, { ...request, namespace: request.record.source.namespace });
   const path = asidePath(volume, request, staging.operation.operationId, 'old');
   // An earlier attempt of this operation left it there; as something lies in its place, it is not needed.
   await discardTree(path);
@@ -99,17 +99,21 @@ async function moveAside(request: PublishRequest, directory: string): Promise<Ol
   return { path, was: 'unusable', problem: found.problem.message };
 }
 
+/** What is about to take the place of an artifact. */
+export type DisplaceRequest = Pick<PublishRequest, 'id' | 'version' | 'mode'> & { readonly namespace: string };
+
 /**
  * What may not be displaced: a complete artifact unless asked to, another namespace's, and what this agent cannot judge (a newer format,
- * another system's, a key it does not have): that may be whole for somebody else.
+ * another system's, a key it does not have): that may be whole for somebody else. To be asked before a workload is touched, and again on publishing.
  */
-function refuseToDisplace(found: Exclude<ArtifactState, { state: 'absent' }>, request: PublishRequest): void {
+export function refuseToDisplace(found: ArtifactState, request: DisplaceRequest): void {
+  if (found.state === 'absent') return;
   const { id, version, mode } = request;
   if (found.state === 'complete' && mode === 'new') {
     throw new SnapshotError('ARTIFACT_EXISTS', `there is a complete artifact ${id}, version ${version}`);
   }
   const record = found.state === 'complete' ? found.artifact.record : found.record;
-  if (record !== undefined) requireNamespace(record, request.record.source.namespace);
+  if (record !== undefined) requireNamespace(record, request.namespace);
   if (found.state === 'complete') return;
   const { problem } = found;
   const isForeign =
