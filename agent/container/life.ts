@@ -28,9 +28,8 @@ export type Adoption = 'standby' | 'foreign';
 
 /**
  * Ties the container's life to the restored process, and wakes the tasks that were halted for the restore. snapshot-standby takes the
- * duty over by itself and needs the agent no more. Any other PID 1 stays halted: it only waited, and so it neither reaps the
- * restored process, which keeps its exit code readable, nor acts on a SIGTERM, which stays visible as pending for the agent to
- * forward (see `guard`). Where it has no handler the kernel would drop the signal, so that is blocked as well.
+ * duty over by itself and needs the agent no more. Any other PID 1, whose SIGTERM is held, stays halted: it only waited, and so it
+ * neither reaps the restored process, which keeps its exit code readable, nor acts on a SIGTERM, which the agent forwards (see `guard`).
  */
 export async function adopt(
   native: Native,
@@ -43,15 +42,27 @@ export async function adopt(
     const { armed } = await native.arm(main, container.innerPid);
     if (armed) return 'standby';
     await native.signal(SIGSTOP, [main]);
+    await blockTerm(native, main);
   } else {
     const others = halted.filter(({ pid }) => pid !== main.pid);
     if (others.length > 0) await native.signal(SIGCONT, others);
   }
-  await native.blockSignal(main, SIGTERM).catch((error: unknown) => {
+  return 'foreign';
+}
+
+/**
+ * From here on a SIGTERM for a halted foreign PID 1 stays visible as pending, even while the restore goes on: without a handler for it the
+ * kernel would drop it.
+ */
+export async function holdTerm(native: Native, placeholder: ProcessId): Promise<void> {
+  if (!(await isStandby(native, placeholder))) await blockTerm(native, placeholder);
+}
+
+async function blockTerm(native: Native, id: ProcessId): Promise<void> {
+  await native.blockSignal(id, SIGTERM).catch((error: unknown) => {
     // It waits for signals that it handles: those stay pending while it is halted.
     if (!(error instanceof SnapshotError && error.code === 'CAPABILITY_MISSING')) throw error;
   });
-  return 'foreign';
 }
 
 /** snapshot-standby blocks every signal it waits for; its name alone could be anybody's, but then arming it has no answer. */

@@ -1,6 +1,6 @@
 import { SENTINELS } from '../../contract/keys.ts';
 import { controlDir, hasContext, restoreCompleteText } from '../container/control.ts';
-import { type Adoption, adopt, type RestoredContainer } from '../container/life.ts';
+import { type Adoption, adopt, holdTerm, type RestoredContainer } from '../container/life.ts';
 import { type PinnedProcess, pinProcess } from '../container/pinned.ts';
 import { type Placeholder, readPlaceholder } from '../container/placeholder.ts';
 import { readProcess } from '../container/tree.ts';
@@ -162,7 +162,7 @@ async function perform(context: AgentContext, request: Request, target: Target, 
         await attempt.note('point-of-no-return');
         isTouched = true;
         const parts = { images: images.get(), artifact: artifact.get(), placeholder: placeholder.get() };
-        await applyFiles(context, target, parts, { deadlineMs, signal });
+        await together([applyFiles(context, target, parts, { deadlineMs, signal }), holdTerm(native, target.main.id)]);
       },
       undo: async () => {
         if (isTouched) await endContainer(context, target);
