@@ -8,6 +8,7 @@ import type { JournalEntry } from './journal.ts';
 
 const SUCCEEDED = { state: 'succeeded' as const, details: { result: 'succeeded', code: '' } };
 
+const MAX_INTERRUPTIONS = 5;
 const SIGKILL = 9;
 const SIGCONT = 18;
 
@@ -39,7 +40,7 @@ async function settle(
   context: AgentContext,
   entry: JournalEntry,
 ): Promise<{ state: JournalEntry['state']; details: Record<string, unknown> }> {
-  const interrupted = { state: 'failed' as const, details: { result: 'failed', code: 'CANCELLED', retry: true } };
+  const interrupted = interruption(context, entry);
   if (entry.kind === 'checkpoint') return interrupted;
   if (!context.journal.passedNoReturn(entry.operationId)) {
     await tried(context, entry, wake(context, entry));
@@ -50,6 +51,14 @@ async function settle(
     return SUCCEEDED;
   await tried(context, entry, end(context, entry));
   return { state: 'unknown', details: { result: 'failed', code: 'OUTCOME_UNKNOWN' } };
+}
+
+/** An operation during which the agent died may be what it died of: after a few times it is not tried again. */
+function interruption(context: AgentContext, { containerKey }: JournalEntry) {
+  const before = Number(context.journal.outcomeOf(containerKey.containerId)?.details['interruptions'] ?? 0);
+  const interruptions = before + 1;
+  const retry = interruptions < MAX_INTERRUPTIONS;
+  return { state: 'failed' as const, details: { result: 'failed', code: 'CANCELLED', retry, interruptions } };
 }
 
 /** A container that ends meanwhile, or whose control directory leads astray, must not keep the agent from starting. */

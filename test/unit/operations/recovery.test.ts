@@ -68,7 +68,10 @@ async function afterDying(
   await recover(context);
   return { asked: fake.asked, outcome: journal.outcomeOf('c'), said };
 }
-const interrupted = { state: 'failed', details: { result: 'failed', code: 'CANCELLED', retry: true } };
+const interrupted = {
+  state: 'failed',
+  details: { result: 'failed', code: 'CANCELLED', retry: true, interruptions: 1 },
+};
 const unknown = { state: 'unknown', details: { result: 'failed', code: 'OUTCOME_UNKNOWN' } };
 const begun = [transition('started'), transition('step', { step: 'verify' })];
 const changed = [...begun, transition('point-of-no-return'), transition('step', { step: 'criu-restore' })];
@@ -91,6 +94,15 @@ describe('an agent that died', () => {
     expect(said('operation of an earlier run was settled')).toMatchObject([
       { operationId: 'op', step: 'criu-dump', state: 'failed' },
     ]);
+  });
+
+  it('in the same container again and again gives it up: the operation may be what it dies of', async () => {
+    const outcomes: unknown[] = [];
+    for (const operationId of ['a', 'b', 'c', 'd', 'e']) {
+      const { outcome } = await afterDying([transition('started', { kind: 'checkpoint', operationId })]);
+      outcomes.push(outcome?.details['retry']);
+    }
+    expect(outcomes).toEqual([true, true, true, true, false]);
   });
 
   it('in a restore before anything was changed wakes every task, and may try again', async () => {
