@@ -339,7 +339,7 @@ describe('the agent is killed in a restore, in step', () => {
     { step: 'criu-restore', verb: 'restore', held: true },
     { step: 'fill', verb: 'bulk-fill', held: true },
     { step: 'adopt', verb: 'arm', held: true },
-    { step: 'adopt', verb: 'block-signal', held: true, placeholder: ['sleep', 'infinity'] },
+    { step: 'rootfs', verb: 'block-signal', held: true, placeholder: ['sleep', 'infinity'] },
     { step: 'continue', verb: 'signal', held: true },
   ];
 
