@@ -174,8 +174,6 @@ export function stagingPaths(staging: string): StagingPaths {
 export interface FrozenResult {
   readonly rootfs: Captured;
   readonly shm: Captured | undefined;
-  /** How long the capture of files held the frozen workload up. */
-  readonly seconds: number;
 }
 
 export interface DumpPlan {
@@ -228,7 +226,6 @@ async function captureFiles(
   subject: Subject,
   plan: Pick<DumpPlan, 'paths' | 'signal'>,
 ): Promise<FrozenResult> {
-  const started = performance.now();
   const limits = { deadlineMs: context.config.checkpoint.frozenTimeoutSeconds * 1000, signal: plan.signal };
   const upper = upperDir(subject.mounts.root);
   if (upper === undefined) throw new SnapshotError('ROOTFS_FAILED', 'the root filesystem is no overlay any more');
@@ -250,5 +247,5 @@ async function captureFiles(
         })
       : undefined,
   ]);
-  return { rootfs, shm, seconds: (performance.now() - started) / 1000 };
+  return { rootfs, shm };
 }

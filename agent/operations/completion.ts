@@ -142,11 +142,9 @@ async function finalizePending(
   pending: Pending,
   stagingPath: string,
   deadlineMs: number,
-  signal?: AbortSignal,
 ): Promise<Finalized> {
   return await finalize(context, stagingPaths(stagingPath), {
     deadlineMs,
-    signal,
     beforeDrop: (finalized) => savePending(context.config.paths.stateDir, { ...pending, finalized }),
   });
 }

@@ -16,6 +16,7 @@ const SIGCONT = 18;
  * Brings to an end what an earlier run of the agent left in the middle, by what its journal says. A checkpoint: CRIU died with the
  * agent and the workload runs on, so it may be tried again. A restore before its point of no return: nothing was changed, its
  * halted container is woken. After it: the outcome is unknown, the container is ended and never used again.
+ * An operation that the agent keeps dying in is given up.
  */
 export async function recover(context: AgentContext): Promise<void> {
   const finished = await finishPending(context);
