@@ -11,6 +11,7 @@ static const struct verb {
     int (*run)(int argc, char **argv);
 } verbs[] = {
     {"probe", verb_probe},
+    {"lock", verb_lock},
     {"pin", verb_pin},
     {"signal", verb_signal},
     {"private-tmpfs", verb_private_tmpfs},

@@ -3,6 +3,7 @@
 #define SNAPSHOT_VERBS_H
 
 int verb_probe(int argc, char **argv);
+int verb_lock(int argc, char **argv);
 int verb_pin(int argc, char **argv);
 int verb_signal(int argc, char **argv);
 int verb_private_tmpfs(int argc, char **argv);

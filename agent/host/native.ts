@@ -45,6 +45,7 @@ const probed = z.object({
   kernel: z.string(),
   capSysResource: z.boolean(),
 });
+const locked = z.object({ locked: z.boolean() });
 const ipcUsage = z.object({ shm: z.number(), sem: z.number(), msg: z.number() });
 const seccomp = z.object({ mode: z.number(), filters: z.array(z.string()) });
 
@@ -71,6 +72,17 @@ export function openNative(options: NativeOptions) {
         return { facts: facts.parse(parseLine(first)), session };
       } catch (cause) {
         throw new SnapshotError('CONTAINER_GONE', `process ${pid} cannot be pinned: ${String(cause)}`, { cause });
+      }
+    },
+
+    /** Holds an exclusive lock on a file until the session is stopped, or this process ends. Undefined where another holds it. */
+    lock: async (file: string): Promise<LineSession | undefined> => {
+      const argv = [options.helperPath, 'lock', '--file', file];
+      try {
+        const { first, session } = await openSession(argv, () => false);
+        return locked.parse(parseLine(first)).locked ? session : undefined;
+      } catch (cause) {
+        throw new SnapshotError('INTERNAL', `no lock on ${file}: ${String(cause)}`, { cause });
       }
     },
 

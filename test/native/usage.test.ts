@@ -22,6 +22,8 @@ describe('arguments', () => {
     ['no-such-verb'],
     ['probe', 'extra'],
     ['probe', '--unknown', '1'],
+    ['lock'],
+    ['lock', '--file', ''],
     ['pin'],
     ['pin', '--pid'],
     ['pin', '--pid', 'x'],
