@@ -44,8 +44,14 @@ export async function copyVerified(request: CopyRequest): Promise<void> {
 }
 
 /** Reads files of an artifact and compares their digests, without keeping anything: for an explicit verification. */
-export async function verifyFiles(from: string, files: readonly FileEntry[]): Promise<void> {
-  await forEachOf(files, AT_ONCE, (entry) => checkFile(from, entry));
+export async function verifyFiles(from: string, files: readonly FileEntry[], signal?: AbortSignal): Promise<void> {
+  const goOn = async () => {
+    if (signal?.aborted) throw new SnapshotError('CANCELLED', 'the verification was cancelled');
+  };
+  await forEachOf(files, AT_ONCE, async (entry) => {
+    await goOn();
+    await checkFile(from, entry, goOn);
+  });
 }
 
 async function checkFile(from: string, entry: FileEntry, eachChunk?: (chunk: Buffer) => Promise<void>): Promise<void> {

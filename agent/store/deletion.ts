@@ -5,26 +5,33 @@ import { SnapshotError } from '../errors.ts';
 import { hasErrno, storageWork } from './failure.ts';
 import { namesIn, syncDirectory } from './files.ts';
 import type { RecordKeys } from './key.ts';
+import { removeFile } from './owner.ts';
 import {
   type ArtifactName,
   artifactDir,
   makeDirectory,
   readersDir,
   stagingRoot,
+  useFile,
   type Volume,
   versionsDir,
 } from './paths.ts';
 import { activeReaders } from './readers.ts';
+import type { ArtifactRecord } from './record.ts';
 import { asidePath, discardTree } from './staging.ts';
-import { artifactState, requireNamespace } from './verify.ts';
+import { artifactState, readSigned, requireNamespace } from './verify.ts';
 
 export interface DeleteRequest extends ArtifactName {
   readonly operationId: string;
   readonly keys: RecordKeys;
   /** The namespace that must have made it; without one, anything is deleted, also what nobody can read. */
   readonly namespace?: string;
-  /** How long to wait for readers, before and again after the artifact is moved aside. */
+  /** The operation that must have made it: for who decided to delete what it saw some time ago. */
+  readonly madeBy?: string;
+  /** How long to wait for readers in all. */
   readonly waitMs: number;
+  /** A reader that has been silent for this long does not count; by default as for everybody. */
+  readonly silentAfterMs?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -33,67 +40,109 @@ const MAX_ASIDE = 10_000;
 
 /**
  * Deletes an artifact: moves it aside, so that no new reader finds it, and removes it once nobody reads it. Where readers stay, it is
- * put back and ARTIFACT_BUSY names them.
+ * put back and ARTIFACT_BUSY names them. Once it lies aside under its last name it is gone for all, and a sweep finishes what a crash
+ * interrupts.
  */
 export async function deleteArtifact(volume: Volume, request: DeleteRequest): Promise<void> {
   const place = artifactDir(volume, request);
+  const deadline = performance.now() + request.waitMs;
   await storageWork(`delete ${place}`, async () => {
     await requireDeletable(volume, request);
-    await requireNoReaders(volume, request);
+    await requireNoReaders(volume, request, deadline);
     const aside = asidePath(volume, request, request.operationId, 'deleted');
     await makeDirectory(volume.root, dirname(aside));
-    await discardSuperseded(volume, request);
+    await clearSuperseded(volume, request);
     await discardTree(aside);
-    await rename(place, aside);
+    if (request.madeBy === undefined) await moveAside(place, aside, absent(request));
+    else await moveAside(await holdUnchanged(volume, request), aside, busy(request, 'was put back by another agent'));
     await syncDirectory(dirname(place));
     try {
-      await requireNoReaders(volume, request);
+      await requireNoReaders(volume, request, deadline);
     } catch (thrown) {
       await putBack(aside, place);
       throw thrown;
     }
+    // Durable under this name before the first file goes: no half of it may ever come back.
+    await syncDirectory(dirname(aside));
     await discardTree(aside);
-    await removeEmpty(volume, request);
+    await tidyAfter(volume, request);
   });
 }
 
 async function requireDeletable(volume: Volume, request: DeleteRequest): Promise<void> {
-  const { id, version, keys, namespace } = request;
+  const { id, version, keys, namespace, madeBy } = request;
   const found = await artifactState(volume, { id, version, keys });
-  if (found.state === 'absent')
-    throw new SnapshotError('ARTIFACT_NOT_FOUND', `there is no artifact ${id}, version ${version}`);
-  if (namespace === undefined) return;
+  if (found.state === 'absent') throw absent(request);
   const record = found.state === 'complete' ? found.artifact.record : found.record;
   // Whose it is cannot be told: whoever may delete for all namespaces may delete it.
-  if (record === undefined && found.state === 'problem') throw found.problem;
-  if (record !== undefined) requireNamespace(record, namespace);
+  const isOpen = namespace === undefined && madeBy === undefined;
+  if (record === undefined && found.state === 'problem' && !isOpen) throw found.problem;
+  if (record === undefined) return;
+  if (namespace !== undefined) requireNamespace(record, namespace);
+  if (madeBy !== undefined) requireMaker(record, madeBy);
 }
 
-async function requireNoReaders(volume: Volume, request: DeleteRequest): Promise<void> {
-  const deadline = performance.now() + request.waitMs;
-  for (;;) {
-    const readers = await activeReaders(volume, request);
-    if (readers.length === 0) return;
-    const leftMs = deadline - performance.now();
-    if (leftMs <= 0 || request.signal?.aborted) {
-      const names = readers.slice(0, 10).join(', ');
-      throw new SnapshotError(
-        'ARTIFACT_BUSY',
-        `artifact ${request.id}, version ${request.version}, is being read by ${names}`,
-      );
-    }
-    await sleep(Math.min(POLL_MS, leftMs));
+const absent = ({ id, version }: ArtifactName) =>
+  new SnapshotError('ARTIFACT_NOT_FOUND', `there is no artifact ${id}, version ${version}`);
+
+const busy = ({ id, version }: ArtifactName, why: string) =>
+  new SnapshotError('ARTIFACT_BUSY', `artifact ${id}, version ${version}, ${why}`);
+
+function requireMaker(record: ArtifactRecord, madeBy: string): void {
+  if (record.operationId === madeBy) return;
+  throw busy({ id: record.checkpointId, version: record.version }, 'was replaced meanwhile');
+}
+
+/**
+ * Moves the artifact aside under the name from which a sweep puts it back, and looks whether it is still the one that was meant: a
+ * replacement that came in between must survive even an agent that dies right here.
+ */
+async function holdUnchanged(volume: Volume, request: DeleteRequest): Promise<string> {
+  const { id, version, keys, madeBy = '', operationId } = request;
+  const place = artifactDir(volume, request);
+  const held = asidePath(volume, request, operationId, 'old');
+  await moveAside(place, held, absent(request));
+  try {
+    requireMaker(await readSigned(volume, { id, version, keys, directory: held }), madeBy);
+  } catch (thrown) {
+    await putBack(held, place);
+    throw thrown;
+  }
+  return held;
+}
+
+/** What is not there any more was deleted, or put back, by another agent meanwhile. */
+async function moveAside(from: string, to: string, otherwise: SnapshotError): Promise<void> {
+  try {
+    await rename(from, to);
+  } catch (thrown) {
+    throw hasErrno(thrown, 'ENOENT') ? otherwise : thrown;
   }
 }
 
-/** What replacements moved aside must go first: a sweep would put it back once the artifact is gone. */
-async function discardSuperseded(volume: Volume, request: DeleteRequest): Promise<void> {
+async function requireNoReaders(volume: Volume, request: DeleteRequest, deadline: number): Promise<void> {
+  for (;;) {
+    const readers = await activeReaders(volume, request, request.silentAfterMs);
+    if (readers.length === 0) return;
+    const leftMs = deadline - performance.now();
+    if (request.signal?.aborted) throw new SnapshotError('CANCELLED', 'waiting for readers was cancelled');
+    if (leftMs <= 0) throw busy(request, `is being read by ${readers.slice(0, 10).join(', ')}`);
+    await sleep(Math.min(POLL_MS, leftMs), undefined, { signal: request.signal }).catch(() => undefined);
+  }
+}
+
+/**
+ * What replacements moved aside must go first: a sweep would put it back once the artifact is gone. Who decided some time ago leaves
+ * that to the sweep: it may be what another agent has just moved, for an instant.
+ */
+async function clearSuperseded(volume: Volume, request: DeleteRequest): Promise<void> {
   const root = stagingRoot(volume, request.id);
   const { names, more } = await namesIn(root, MAX_ASIDE);
   if (more)
     throw new SnapshotError('STORAGE_FAILED', `${root} has more than ${MAX_ASIDE} entries: it must be cleared first`);
-  for (const name of names.filter((each) => each.endsWith(`@${request.version}.old`)))
-    await discardTree(join(root, name));
+  const superseded = names.filter((each) => each.endsWith(`@${request.version}.old`));
+  if (superseded.length > 0 && request.madeBy !== undefined) throw busy(request, 'is being moved by another agent');
+  for (const name of superseded) await discardTree(join(root, name));
 }
 
 async function putBack(aside: string, place: string): Promise<void> {
@@ -106,10 +155,14 @@ async function putBack(aside: string, place: string): Promise<void> {
   }
 }
 
-/** The directories of a checkpoint go with its last artifact; any that still has something in it ends this. */
-async function removeEmpty(volume: Volume, request: DeleteRequest): Promise<void> {
-  const readers = readersDir(volume, request);
-  const versions = versionsDir(volume, request.id);
+/**
+ * What lay beside a deleted artifact goes with it, and the directories of a checkpoint with its last artifact; any that still has
+ * something in it ends this.
+ */
+export async function tidyAfter(volume: Volume, name: ArtifactName): Promise<void> {
+  const readers = readersDir(volume, name);
+  const versions = versionsDir(volume, name.id);
+  await removeFile(useFile(volume, name));
   for (const directory of [readers, dirname(readers), join(versions, 'tmp'), versions, dirname(versions)]) {
     try {
       await rmdir(directory);

@@ -52,6 +52,19 @@ export function readersDir(volume: Volume, name: ArtifactName): string {
   return join(idDir(volume, name.id), 'readers', requireId(name.version, 'artifact version'));
 }
 
+/**
+ * Shows by its time when an artifact was last restored. Beside the marks of its readers, not inside the artifact: what was signed
+ * stays as it was. `@` is in no version.
+ */
+export function useFile(volume: Volume, name: ArtifactName): string {
+  return `${readersDir(volume, name)}@used`;
+}
+
+/** Where agents leave what concerns the whole volume. No checkpoint has such an id: it begins with a dot. */
+export function houseDir(volume: Volume): string {
+  return join(volume.root, '.snapshot-agent');
+}
+
 /** The location that users see: the base path as they know it, without the place where the agent attached it. */
 export function locationOf(basePath: string, name: ArtifactName): string {
   const base = basePath.replace(/\/+$/, '');

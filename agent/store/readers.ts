@@ -1,9 +1,9 @@
 import { constants } from 'node:fs';
-import { open } from 'node:fs/promises';
-import { join } from 'node:path';
+import { lstat, open } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { SnapshotError } from '../errors.ts';
 import { hasErrno, storageWork } from './failure.ts';
-import { namesIn } from './files.ts';
+import { namesIn, safeOpen } from './files.ts';
 import { markOwner, type Operation, type OwnerMark, readOwner, removeFile, storageNow } from './owner.ts';
 import {
   type ArtifactName,
@@ -13,6 +13,7 @@ import {
   readersDir,
   requireId,
   stagingRoot,
+  useFile,
   type Volume,
 } from './paths.ts';
 
@@ -36,6 +37,8 @@ export interface ReaderHold {
 export interface HoldRequest extends ArtifactName {
   readonly operation: Operation;
   readonly heartbeatMs?: number;
+  /** False for who only looks: it keeps the artifact from being deleted now, but not for longer than otherwise. Default: true. */
+  readonly isUse?: boolean;
 }
 
 /**
@@ -52,6 +55,7 @@ export async function holdReader(volume: Volume, request: HoldRequest): Promise<
     const mark = await markReader(volume, request);
     try {
       const handle = await open(place, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+      if (request.isUse ?? true) await noteUse(volume, request);
       let stopped: Promise<void> | undefined;
       const end = async () => {
         await handle.close();
@@ -81,6 +85,41 @@ async function markReader(volume: Volume, request: HoldRequest): Promise<OwnerMa
     if (hasErrno(thrown, 'EROFS')) return undefined;
     throw thrown;
   }
+}
+
+/**
+ * Notes that an artifact is being used: for as long as retention then keeps it. Where that cannot be noted (a full or read-only
+ * volume), nothing fails: the artifact only looks less used than it is.
+ */
+export async function noteUse(volume: Volume, name: ArtifactName): Promise<void> {
+  const path = useFile(volume, name);
+  try {
+    await makeDirectory(volume.root, dirname(path));
+    const handle = await safeOpen(path, constants.O_WRONLY | constants.O_CREAT, 'STORAGE_UNSAFE');
+    try {
+      // A write, not utimes: so that the time is the storage's own, as everywhere on the volume.
+      await handle.write('used\n', 0);
+    } finally {
+      await handle.close();
+    }
+  } catch {
+    // See above.
+  }
+}
+
+/** When an artifact was last used, by the storage's clock; undefined where it never was. */
+export async function lastUse(volume: Volume, name: ArtifactName): Promise<number | undefined> {
+  const path = useFile(volume, name);
+  return await storageWork(`look at ${path}`, async () => {
+    if (!(await hasDirectory(volume.root, dirname(path)))) return undefined;
+    try {
+      const found = await lstat(path);
+      return found.isFile() ? found.mtimeMs : undefined;
+    } catch (thrown) {
+      if (hasErrno(thrown, 'ENOENT')) return undefined;
+      throw thrown;
+    }
+  });
 }
 
 /** The operations that read an artifact: their marks are younger than `silentAfterMs`. */

@@ -1,6 +1,7 @@
 import { lstat, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { idProblem } from '../../contract/ids.ts';
+import { tidyAfter } from './deletion.ts';
 import { hasErrno, storageFailure, storageWork } from './failure.ts';
 import { namesIn, removeTree, syncDirectory } from './files.ts';
 import { listIds } from './list.ts';
@@ -188,6 +189,8 @@ async function sweepAside(context: Context, scene: Scene, { path, operation, ver
     path,
     path.endsWith('.old') ? 'a newer artifact is in its place' : 'its deletion was not finished',
   );
+  if (path.endsWith('.deleted') && !(await hasDirectory(context.volume.root, place)))
+    await tidyAfter(context.volume, name);
 }
 
 async function putBack(context: Context, path: string, place: string): Promise<void> {

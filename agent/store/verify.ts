@@ -46,6 +46,20 @@ export async function artifactState(volume: Volume, query: ArtifactQuery): Promi
   });
 }
 
+/**
+ * The signed record of what lies at an artifact's place, whether its files are whole or not. Throws where there is none, or none
+ * that this agent can believe.
+ */
+export async function readSigned(volume: Volume, query: ArtifactQuery): Promise<ArtifactRecord> {
+  const place = artifactDir(volume, query);
+  return await storageWork(`look at ${place}`, async () => {
+    const isThere = query.directory !== undefined || (await hasDirectory(volume.root, place));
+    if (!isThere)
+      throw new SnapshotError('ARTIFACT_NOT_FOUND', `there is no artifact ${query.id}, version ${query.version}`);
+    return (await readRecord(query.directory ?? place, query)).record;
+  });
+}
+
 /** The artifact, or the reason why it cannot be used. `namespace`: the one that must have made it. */
 export async function readArtifact(volume: Volume, query: ArtifactQuery & { namespace?: string }): Promise<Artifact> {
   const found = await artifactState(volume, query);
