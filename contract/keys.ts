@@ -14,10 +14,20 @@ export const ANNOTATIONS = {
   artifactVersion: 'nvidia.com/snapshot-artifact-version',
   storageType: 'nvidia.com/snapshot-storage-type',
   storageBasePath: 'nvidia.com/snapshot-storage-base-path',
+  /** On the Job of a checkpoint: `completed` or `failed`, written by the agent. */
+  checkpointStatus: 'nvidia.com/snapshot-checkpoint-status',
+  /** Ours, on Jobs, Events and pods: the trace of the operation, 32 hex digits. On a Job or pod that has one it is taken over. */
+  traceId: 'nvidia.com/snapshot-trace-id',
   /** Ours: `resume` (default) or `stop`, what becomes of a bare pod's container after its checkpoint. */
   afterCheckpoint: 'nvidia.com/snapshot-after-checkpoint',
   /** Ours: `adopt` (default) or `replace`, what an artifact of the same id and version that is already there means. */
   existingArtifact: 'nvidia.com/snapshot-existing-artifact',
+} as const;
+
+/** Annotations of restore targets, one of each for every target container: the container's name follows the dot. */
+export const SCOPED_ANNOTATIONS = {
+  restoreStatus: 'nvidia.com/snapshot-restore-status.',
+  restoreContainerId: 'nvidia.com/snapshot-restore-container-id.',
 } as const;
 
 /** Labels that kubelet puts on every sandbox and container it asks the runtime for. */
@@ -42,3 +52,11 @@ export const CONTROL_DIR_ENV = 'DYN_SNAPSHOT_CONTROL_DIR';
 export const STANDBY_ENV = 'DYN_SNAPSHOT_RESTORE_STANDBY';
 export const DEFAULT_CONTROL_DIR = '/snapshot-control';
 export const DEFAULT_ARTIFACT_VERSION = '1';
+
+/** Says why a key cannot be that of an annotation (a qualified name, its part after the slash at most 63 characters), or undefined. */
+export function annotationKeyProblem(key: string): string | undefined {
+  const name = key.slice(key.indexOf('/') + 1);
+  if (name.length > 63) return `is no legal key: ${name.length} characters after the slash, at most 63 are allowed`;
+  if (!/^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$/.test(name)) return 'is no legal key';
+  return undefined;
+}

@@ -1,9 +1,18 @@
 import { idProblem } from '../../contract/ids.ts';
-import { ANNOTATIONS, DEFAULT_ARTIFACT_VERSION, LABELS } from '../../contract/keys.ts';
-import type { ContainerView, PodView } from '../../contract/pods.ts';
+import {
+  ANNOTATIONS,
+  annotationKeyProblem,
+  DEFAULT_ARTIFACT_VERSION,
+  LABELS,
+  SCOPED_ANNOTATIONS,
+} from '../../contract/keys.ts';
+import type { ContainerView, FailedContainer, PodView } from '../../contract/pods.ts';
 
-/** What is known of a container from earlier operations: how far the last one came. */
-export type History = (containerId: string) => 'none' | 'running' | 'ended';
+/** What is known of a container from earlier operations: how far the last one came, and how a restore of it ended. */
+export type History = (containerId: string) => Past;
+type Past =
+  | { readonly state: 'none' | 'running' | 'ended' }
+  | { readonly state: 'restored'; readonly succeeded: boolean; readonly operationId: string };
 
 /** What a pod asks for, for one of its containers. */
 interface Wanted {
@@ -39,10 +48,34 @@ interface Malformed {
   readonly reason: string;
 }
 
-export type Decision = CheckpointWanted | RestoreWanted | Nothing | Malformed;
+/** The pod does not say yet how the restore of a container ended: it is told again. */
+export interface ReportWanted {
+  readonly kind: 'report';
+  readonly container: ContainerView;
+  readonly status: RestoreStatus;
+  readonly operationId: string;
+}
 
-/** Says for each target container of a pod what is to be done now. Pure: the same pod and history give the same answer. */
-export function decide(pod: PodView, history: History): Decision[] {
+export type RestoreStatus = 'in_progress' | 'completed' | 'failed';
+
+/** A container of a checkpoint Job's pod ended with an error: there will be no checkpoint. */
+export interface WorkerFailed {
+  readonly kind: 'worker-failed';
+  readonly failed: readonly FailedContainer[];
+  /** Containers that still run: they are ended. */
+  readonly running: readonly ContainerView[];
+}
+
+export type Decision = CheckpointWanted | RestoreWanted | ReportWanted | WorkerFailed | Nothing | Malformed;
+
+/** How the agent reaches volumes, by its configuration. */
+export interface StorageRules {
+  readonly accessMode: 'agentMount' | 'podMount';
+  readonly basePath: string;
+}
+
+/** Says for each target container of a pod what is to be done now. Pure: the same pod, history and rules give the same answer. */
+export function decide(pod: PodView, history: History, storage: StorageRules): Decision[] {
   const checkpointId = pod.labels[LABELS.checkpointId];
   if (checkpointId === undefined || checkpointId === '') return [];
   const problem = idProblem(checkpointId);
@@ -66,15 +99,34 @@ export function decide(pod: PodView, history: History): Decision[] {
   const source = isSource ? sourceWishes(pod) : undefined;
   if (typeof source === 'string') return [malformed(source)];
 
+  if (source?.ofJob === true) {
+    const failure = workerFailure(pod);
+    if (failure !== undefined) return [failure];
+  }
+  const illegal = source === undefined ? unreportable(pod, targets) : undefined;
+  if (illegal !== undefined) return [malformed(illegal)];
+  const blocked = podNotNow(pod, source !== undefined);
+
   return targets.map((name): Decision => {
     const container = currentContainer(pod, name);
-    const blocked = container === undefined ? 'the container is not created yet' : notNow(container, history);
-    if (container === undefined || blocked !== undefined)
-      return { kind: 'nothing', container: name, reason: blocked ?? 'the container is not created yet' };
+    if (container === undefined) return nothing(name, 'the container is not created yet');
+    const past = history(container.id);
+    const told = past.state === 'restored' && source === undefined ? untold(pod, container, past) : undefined;
+    if (told !== undefined) return told;
+    const reason =
+      blocked ??
+      notNow(container, past) ??
+      claimProblem(pod, name, storage) ??
+      (source !== undefined && pod.kubernetes?.ready.includes(name) === false
+        ? 'the container is not ready'
+        : undefined);
+    if (reason !== undefined) return nothing(name, reason);
     const wanted = { container, checkpointId, version, basePath: basePath(pod) };
     return source === undefined ? { kind: 'restore', ...wanted } : { kind: 'checkpoint', ...wanted, ...source };
   });
 }
+
+const nothing = (container: string, reason: string): Nothing => ({ kind: 'nothing', container, reason });
 
 const malformed = (reason: string): Malformed => ({ kind: 'malformed', reason });
 
@@ -112,12 +164,66 @@ function currentContainer(pod: PodView, name: string): ContainerView | undefined
     );
 }
 
-function notNow(container: ContainerView, history: History): string | undefined {
+function notNow(container: ContainerView, past: Past): string | undefined {
   if (container.state !== 'running') return `the container is ${container.state}`;
-  const past = history(container.id);
-  if (past === 'running') return 'an operation on this container is under way';
-  if (past === 'ended') return 'this container had its attempt';
+  if (past.state === 'running') return 'an operation on this container is under way';
+  if (past.state !== 'none') return 'this container had its attempt';
   return undefined;
+}
+
+/** Why nothing is done for any container of the pod, by what Kubernetes says of it. */
+function podNotNow({ kubernetes }: PodView, isSource: boolean): string | undefined {
+  if (kubernetes === undefined) return undefined;
+  const { phase, isDeleting } = kubernetes;
+  if (isDeleting) return 'the pod is being deleted';
+  if (phase === 'Running' || (phase === 'Pending' && !isSource)) return undefined;
+  return `the pod is ${phase}`;
+}
+
+/**
+ * In podMount mode the base path must lie in a claim that the pod mounts, wherever Kubernetes tells: an emptyDir that looks like the
+ * volume would hold the artifact only as long as the pod lives.
+ */
+function claimProblem(pod: PodView, container: string, storage: StorageRules): string | undefined {
+  if (pod.kubernetes === undefined || storage.accessMode === 'agentMount') return undefined;
+  const path = basePath(pod) ?? storage.basePath;
+  const isBelow = (mount: string) => path === mount || path.startsWith(`${mount.replace(/\/+$/, '')}/`);
+  const mounts = pod.kubernetes.claimMounts.filter((mount) => mount.container === container);
+  if (mounts.some(({ mountPath }) => isBelow(mountPath))) return undefined;
+  return `the container mounts no persistent volume claim at ${path}`;
+}
+
+/** A container of a Job's pod that failed ends the checkpoint for all of them. */
+function workerFailure({ kubernetes, containers }: PodView): WorkerFailed | undefined {
+  if (kubernetes === undefined || kubernetes.failed.length === 0) return undefined;
+  const running = containers.filter(({ state }) => state === 'running');
+  return { kind: 'worker-failed', failed: kubernetes.failed, running };
+}
+
+/** What the pod's annotations do not say yet of a restore that ended. */
+function untold(
+  pod: PodView,
+  container: ContainerView,
+  past: Extract<Past, { state: 'restored' }>,
+): ReportWanted | undefined {
+  if (pod.kubernetes === undefined || pod.kubernetes.isDeleting) return undefined;
+  const status = past.succeeded ? 'completed' : 'failed';
+  const said = pod.annotations[SCOPED_ANNOTATIONS.restoreStatus + container.name];
+  const saidOf = pod.annotations[SCOPED_ANNOTATIONS.restoreContainerId + container.name];
+  if (said === status && saidOf === container.id) return undefined;
+  return { kind: 'report', container, status, operationId: past.operationId };
+}
+
+/** Why the outcome of a restore could not be written to the pod. */
+function unreportable(pod: PodView, targets: readonly string[]): string | undefined {
+  return pod.kubernetes && targets.map(scopedKeyProblem).find((each) => each !== undefined);
+}
+
+/** Annotation keys have a length limit; a container whose name exceeds it cannot be reported on. */
+function scopedKeyProblem(container: string): string | undefined {
+  const keys = Object.values(SCOPED_ANNOTATIONS).map((prefix) => prefix + container);
+  const key = keys.find((each) => annotationKeyProblem(each) !== undefined);
+  return key === undefined ? undefined : `annotation ${key} ${annotationKeyProblem(key)}`;
 }
 
 /** The base path a pod asks for; trailing slashes are dropped, as the protocol says. */

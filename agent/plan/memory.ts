@@ -1,3 +1,9 @@
+/** Stands for the pod as a whole where a container's name or id would. */
+export const WHOLE_POD = '';
+
+const RETRY_MS = 1_000;
+const MAX_RETRY_MS = 60_000;
+
 /** What the agent remembers of a container while its pod is there: it only spares work and words, the journal knows what counts. */
 export interface ContainerMemory {
   /** Failed attempts so far. */
@@ -35,4 +41,16 @@ export function newMemory(): Memory {
       pods.delete(podUid);
     },
   };
+}
+
+/** Reasons for waiting are said when they change, not at every look. */
+export function sayOnce(known: ContainerMemory, reason: string, say: () => void): void {
+  if (known.said === reason) return;
+  known.said = reason;
+  say();
+}
+
+/** Failures that may pass are tried again after a second, doubled each time up to a minute. */
+export function backoffMs(failures: number): number {
+  return Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** (failures - 1));
 }

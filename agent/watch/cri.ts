@@ -1,16 +1,10 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { KUBELET_LABELS, LABELS } from '../../contract/keys.ts';
-import type { ContainerView, PodView } from '../../contract/pods.ts';
+import { LABELS } from '../../contract/keys.ts';
+import type { PodView } from '../../contract/pods.ts';
+import { newBell, pause } from './bell.ts';
 import type { Runtime, RuntimeContainer, Sandbox } from './runtime.ts';
-
-/** Where pods come from. Whoever watches only triggers: what is to be done is read from `pod` at the time. */
-export interface PodSource {
-  /** The pod as last seen; undefined where it is gone. */
-  pod(uid: string): PodView | undefined;
-  /** Follows the pods until the signal; `changed` is called with the uid of each pod that is new, changed or gone. */
-  run(changed: (podUid: string) => void, signal: AbortSignal): Promise<void>;
-}
+import { containersIn, readySandboxes } from './runtime-view.ts';
+import type { PodSource } from './source.ts';
 
 /** Events may come in bursts; the list is read once for all that come within this time. */
 const SETTLE_MS = 20;
@@ -26,6 +20,7 @@ export function watchRuntime(
 ): PodSource {
   const pods = new Map<string, PodView>();
   const seen = new Map<string, string>();
+  let problem: string | undefined = 'the runtime was not asked yet';
 
   const refresh = async (changed: (uid: string) => void, everything: boolean) => {
     const [sandboxes, containers] = await Promise.all([runtime.sandboxes(), runtime.containers()]);
@@ -69,9 +64,11 @@ export function watchRuntime(
         await refresh(changed, everything);
         if (everything) nextResync = Date.now() + options.resyncMs;
         failures = 0;
+        problem = undefined;
       } catch (err) {
         failures += 1;
-        options.log.warn({ err, failures }, 'the runtime does not answer');
+        problem = 'the runtime does not answer';
+        options.log.warn({ err, failures }, problem);
       }
       // A runtime that does not answer has no events either: its broken stream is no reason to ask sooner.
       if (failures > 0) await pause(Math.min(MAX_BACKOFF_MS, options.pollMs * 2 ** failures), signal);
@@ -81,72 +78,26 @@ export function watchRuntime(
     await events;
   };
 
-  return { pod: (uid) => pods.get(uid), run };
+  return { pod: (uid) => pods.get(uid), pods: () => pods.values(), run, staleReason: () => problem };
 }
 
-/** Sandboxes that are up, with their containers, as pods. */
+/** Pods that ask for something, with their containers. */
 function podViews(sandboxes: readonly Sandbox[], containers: readonly RuntimeContainer[]): PodView[] {
-  return (
-    sandboxes
-      .filter(({ state, labels }) => state === 'SANDBOX_READY' && labels[LABELS.checkpointId] !== undefined)
-      // Where a pod has two for a moment, the younger one counts: later ones take the place of earlier ones.
-      .sort((a, b) => Number(BigInt(a.created_at) - BigInt(b.created_at)))
-      .map((sandbox) => ({
-        uid: sandbox.metadata.uid,
-        namespace: sandbox.metadata.namespace,
-        name: sandbox.metadata.name,
-        sandboxId: sandbox.id,
-        labels: sandbox.labels,
-        annotations: sandbox.annotations,
-        containers: containers
-          .filter((container) => container.pod_sandbox_id === sandbox.id)
-          .map(containerView)
-          .sort((a, b) => a.attempt - b.attempt),
-      }))
-  );
+  return [...readySandboxes(sandboxes).values()]
+    .filter(({ labels }) => labels[LABELS.checkpointId] !== undefined)
+    .map((sandbox) => ({
+      uid: sandbox.metadata.uid,
+      namespace: sandbox.metadata.namespace,
+      name: sandbox.metadata.name,
+      sandboxId: sandbox.id,
+      labels: sandbox.labels,
+      annotations: sandbox.annotations,
+      containers: containersIn(sandbox.id, containers),
+    }));
 }
 
 /** Runtimes list labels in any order; two views with the same content have the same fingerprint. */
 function fingerprint(pod: PodView): string {
   const sorted = (map: Readonly<Record<string, string>>) => Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1));
   return JSON.stringify({ ...pod, labels: sorted(pod.labels), annotations: sorted(pod.annotations) });
-}
-
-function containerView(container: RuntimeContainer): ContainerView {
-  const states = { CONTAINER_CREATED: 'created', CONTAINER_RUNNING: 'running', CONTAINER_EXITED: 'exited' } as const;
-  return {
-    name: container.labels[KUBELET_LABELS.containerName] ?? container.metadata.name,
-    id: container.id,
-    state: states[container.state as keyof typeof states] ?? 'unknown',
-    attempt: container.metadata.attempt,
-  };
-}
-
-async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  await sleep(ms, undefined, { signal }).catch(() => undefined);
-}
-
-/** Lets one loop sleep until somebody rings, or the time is over. A ring while nobody sleeps is remembered. */
-function newBell() {
-  let rung = false;
-  let wake: (() => void) | undefined;
-  return {
-    ring: () => {
-      rung = true;
-      wake?.();
-    },
-    wait: (ms: number, signal: AbortSignal) =>
-      new Promise<void>((resolve) => {
-        const done = () => {
-          clearTimeout(timer);
-          signal.removeEventListener('abort', done);
-          wake = undefined;
-          rung = false;
-          resolve();
-        };
-        const timer = setTimeout(done, rung || signal.aborted ? 0 : ms);
-        signal.addEventListener('abort', done, { once: true });
-        wake = done;
-      }),
-  };
 }

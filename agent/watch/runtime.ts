@@ -54,6 +54,7 @@ const runtimeSpec = z.object({
 });
 const verboseInfo = z.object({ pid: z.number().int(), runtimeSpec });
 
+type Labels = Readonly<Record<string, string>>;
 export type Sandbox = z.infer<typeof sandbox>;
 export type RuntimeContainer = z.infer<typeof container>;
 
@@ -83,17 +84,18 @@ type RuntimeClient = grpc.Client &
 /** The container runtime's socket: the only client of CRI in the agent. */
 export interface Runtime {
   version(): Promise<string>;
-  sandboxes(): Promise<Sandbox[]>;
-  containers(): Promise<RuntimeContainer[]>;
+  /** All, or those with these labels. */
+  sandboxes(withLabels?: Labels): Promise<Sandbox[]>;
+  containers(withLabels?: Labels): Promise<RuntimeContainer[]>;
   /** Addresses of a sandbox, empty for a pod on the host's network. */
   podIps(sandboxId: string): Promise<string[]>;
   /** Throws CONTAINER_NOT_FOUND where the container is unknown, not running, or its PID is 0 (it ended meanwhile). */
   running(containerId: string): Promise<RunningContainer>;
   /**
-   * Calls `changed` whenever the runtime reports a container event, until the signal. Returns why it ended: `unsupported` where the
-   * runtime has no events (containerd before 1.7), `broken` where the stream failed.
+   * Calls `changed` whenever the runtime reports a container event, with the pod's uid or '' where it is not said, until the signal.
+   * Returns why it ended: `unsupported` where the runtime has no events (containerd before 1.7), `broken` where the stream failed.
    */
-  events(changed: () => void, signal: AbortSignal): Promise<'unsupported' | 'broken' | 'stopped'>;
+  events(changed: (podUid: string) => void, signal: AbortSignal): Promise<'unsupported' | 'broken' | 'stopped'>;
   close(): void;
 }
 
@@ -136,8 +138,10 @@ export function openRuntime(socketPath: string): Runtime {
       const answer = await ask('Version', {}, z.object({ runtime_name: z.string(), runtime_version: z.string() }));
       return `${answer.runtime_name} ${answer.runtime_version}`;
     },
-    sandboxes: async () => (await ask('ListPodSandbox', {}, z.object({ items: z.array(sandbox) }))).items,
-    containers: async () => (await ask('ListContainers', {}, z.object({ containers: z.array(container) }))).containers,
+    sandboxes: async (withLabels) =>
+      (await ask('ListPodSandbox', filterOf(withLabels), z.object({ items: z.array(sandbox) }))).items,
+    containers: async (withLabels) =>
+      (await ask('ListContainers', filterOf(withLabels), z.object({ containers: z.array(container) }))).containers,
     podIps: async (sandboxId) => {
       const { network } = (await ask('PodSandboxStatus', { pod_sandbox_id: sandboxId }, sandboxStatus)).status;
       return [network?.ip ?? '', ...(network?.additional_ips ?? []).map((entry) => entry.ip)].filter((ip) => ip !== '');
@@ -148,6 +152,8 @@ export function openRuntime(socketPath: string): Runtime {
     close: () => client.close(),
   };
 }
+
+const filterOf = (withLabels?: Labels) => (withLabels === undefined ? {} : { filter: { label_selector: withLabels } });
 
 function runtimeFailure(call: string, socketPath: string, cause: unknown): SnapshotError {
   const { code, details } = cause as { code?: number; details?: string };
@@ -191,7 +197,7 @@ function parseJson(text: string): unknown {
 
 function followEvents(
   client: RuntimeClient,
-  changed: () => void,
+  changed: (podUid: string) => void,
   signal: AbortSignal,
 ): Promise<'unsupported' | 'broken' | 'stopped'> {
   return new Promise((resolve) => {
@@ -206,7 +212,9 @@ function followEvents(
       resolve(signal.aborted ? 'stopped' : why);
     };
     signal.addEventListener('abort', stop, { once: true });
-    stream.on('data', changed);
+    stream.on('data', (event: { pod_sandbox_status?: { metadata?: { uid?: string } | null } | null }) =>
+      changed(event.pod_sandbox_status?.metadata?.uid ?? ''),
+    );
     stream.on('error', (error: { code?: number }) =>
       end(error.code === grpc.status.UNIMPLEMENTED ? 'unsupported' : 'broken'),
     );

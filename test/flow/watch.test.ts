@@ -1,7 +1,8 @@
 import * as grpc from '@grpc/grpc-js';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type PodSource, watchRuntime } from '../../agent/watch/cri.ts';
+import { watchRuntime } from '../../agent/watch/cri.ts';
 import { openRuntime, type Runtime } from '../../agent/watch/runtime.ts';
+import type { PodSource } from '../../agent/watch/source.ts';
 import { ANNOTATIONS, KUBELET_LABELS, LABELS } from '../../contract/keys.ts';
 import { type FakeCri, fakePod, makeCri, until } from '../fakes/cri-server.ts';
 import { memoryLog } from '../fakes/log.ts';

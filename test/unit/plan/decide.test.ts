@@ -1,10 +1,12 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type Decision, decide, type History } from '../../../agent/plan/decide.ts';
+import { type Decision, decide as decideBy, type History, type StorageRules } from '../../../agent/plan/decide.ts';
 import { ANNOTATIONS, LABELS } from '../../../contract/keys.ts';
 import type { ContainerView, PodView } from '../../../contract/pods.ts';
 
-const never: History = () => 'none';
+const never: History = () => ({ state: 'none' });
+const agentMount: StorageRules = { accessMode: 'agentMount', basePath: '/checkpoints' };
+const decide = (asked: PodView, history: History) => decideBy(asked, history, agentMount);
 const main: ContainerView = { name: 'main', id: 'c-main', state: 'running', attempt: 0 };
 const side: ContainerView = { name: 'side', id: 'c-side', state: 'running', attempt: 0 };
 
@@ -183,22 +185,22 @@ describe('whether it is time', () => {
     ['created', [{ ...main, state: 'created' }], never, 'the container is created'],
     ['exited', [{ ...main, state: 'exited' }], never, 'the container is exited'],
     ['unknown', [{ ...main, state: 'unknown' }], never, 'the container is unknown'],
-    ['being worked on', [main], () => 'running', 'an operation on this container is under way'],
-    ['done', [main], () => 'ended', 'this container had its attempt'],
+    ['being worked on', [main], () => ({ state: 'running' }), 'an operation on this container is under way'],
+    ['done', [main], () => ({ state: 'ended' }), 'this container had its attempt'],
   ])('leaves alone a container that is %s', (_, containers, history, reason) => {
     for (const asked of [pod({}, {}, containers), { ...source(), containers }])
       expect(decide(asked, history)).toEqual([{ kind: 'nothing', container: 'main', reason }]);
   });
 
   it('asks the history about the container, so that a restarted one gets its own attempt', () => {
-    const history: History = (id) => (id === 'c-10' ? 'none' : 'ended');
+    const history: History = (id) => ({ state: id === 'c-10' ? 'none' : 'ended' });
     expect(only(decide(pod({}, {}, restarted), history))).toMatchObject({ kind: 'restore', container: { id: 'c-10' } });
     expect(only(decide(pod({}, {}, restarted.slice(0, 1)), history))).toMatchObject({ kind: 'nothing' });
   });
 
   it('decides for each target apart', () => {
     const asked = pod({}, { [ANNOTATIONS.targetContainers]: 'main,side' });
-    const kinds = decide(asked, (id) => (id === 'c-main' ? 'ended' : 'none')).map(({ kind }) => kind);
+    const kinds = decide(asked, (id) => ({ state: id === 'c-main' ? 'ended' : 'none' })).map(({ kind }) => kind);
     expect(kinds).toEqual(['nothing', 'restore']);
   });
 });
@@ -225,7 +227,12 @@ describe('for any pod', () => {
     annotations: anyMap,
     containers: fc.array(anyContainer, { maxLength: 6 }),
   });
-  const anyHistory = fc.func(fc.constantFrom('none' as const, 'running' as const, 'ended' as const));
+  const anyHistory = fc.func(
+    fc.oneof(
+      fc.record({ state: fc.constantFrom('none' as const, 'running' as const, 'ended' as const) }),
+      fc.record({ state: fc.constant('restored' as const), succeeded: fc.boolean(), operationId: fc.string() }),
+    ),
+  );
 
   it('never throws, never changes the pod, and says the same twice', () => {
     fc.assert(
@@ -258,7 +265,7 @@ describe('for any pod', () => {
           expect(namesakes).toContain(container);
           expect(Math.max(...namesakes.map(({ attempt }) => attempt))).toBe(container.attempt);
           expect(container.state).toBe('running');
-          expect(history(container.id)).toBe('none');
+          expect(history(container.id).state).toBe('none');
           for (const id of [checkpointId, version]) expect(id).toMatch(/^(?!tmp$)[A-Za-z0-9_-][A-Za-z0-9_.-]{0,62}$/);
         }
       }),
