@@ -178,8 +178,15 @@ export class Agent {
       },
       checkpoint: { quiesceDelaySeconds: 1 },
       criu: { environment: criuEnvironment() },
+      http: { address: '127.0.0.1:0' },
+      api: { socketPath: this.apiSocket },
     };
     return merged(base, this.#request.config ?? {});
+  }
+
+  /** Where it serves gRPC: a path that is the same on this machine. */
+  get apiSocket(): string {
+    return join(this.sharedDirectory, `api-${this.#request.stateName ?? 'default'}`, 'agent.sock');
   }
 
   get pid(): number {

@@ -1,0 +1,39 @@
+#!/bin/bash
+# install.sh TREE ROOT
+#
+# Lays the agent out in the root directory ROOT, from the built tree TREE (`make build`): under /opt/snapshot-agent the files keep the
+# paths that they have in the tree, because the bundle finds the protocol files beside itself.
+set -euo pipefail
+umask 022
+
+fail() {
+  echo "install.sh: $*" >&2
+  exit 1
+}
+[ $# = 2 ] || fail "usage: install.sh TREE ROOT"
+tree=$1 root=$2
+home=$root/opt/snapshot-agent
+
+place() { # place MODE FILE...
+  local mode=$1 file
+  shift
+  for file in "$@"; do
+    [ -s "$tree/$file" ] || fail "$tree/$file is not there: run 'make build'"
+    install -D -m "$mode" "$tree/$file" "$home/$file"
+  done
+}
+
+mapfile -t protocols < <(cd "$tree" && find proto -name '*.proto' | LC_ALL=C sort)
+place 0644 dist/agent/snapshot-agent.mjs "${protocols[@]}" LICENSE package.json
+place 0755 native/build/snapshot-helper
+
+# The command. It becomes Node.js, which keeps its PID: signals reach the agent itself.
+install -d -m 0755 "$root/usr/local/bin"
+cat >"$root/usr/local/bin/snapshot-agent" <<'END'
+#!/bin/sh
+exec /usr/bin/node --enable-source-maps /opt/snapshot-agent/dist/agent/snapshot-agent.mjs "$@"
+END
+chmod 0755 "$root/usr/local/bin/snapshot-agent"
+
+# Where the manifest mounts something.
+install -d -m 0755 "$root"/{checkpoints,etc/snapshot,host/proc,host/cgroup,var/lib/snapshot-agent}

@@ -1,0 +1,29 @@
+#!/bin/bash
+# list-versions.sh ROOT HOME
+#
+# Prints what an image is made of, one `NAME VERSION` each line: the agent installed in HOME, CRIU and Node.js by the names one looks for,
+# then every package of the Debian root ROOT. An image carries this list as /opt/snapshot-agent/versions.txt.
+set -euo pipefail
+umask 022
+
+fail() {
+  echo "list-versions.sh: $*" >&2
+  exit 1
+}
+[ $# = 2 ] || fail "usage: list-versions.sh ROOT HOME"
+root=$1 home=$2
+packages=$(dpkg-query --admindir="$root/var/lib/dpkg" -W -f '${Package} ${Version}\n' | LC_ALL=C sort)
+
+version_of() {
+  local version
+  version=$(awk -v name="$1" '$1 == name { print $2 }' <<<"$packages")
+  [ -n "$version" ] || fail "the root $root has no package $1"
+  echo "$version"
+}
+
+echo "snapshot-agent $(sed -n 's/^  "version": "\(.*\)",$/\1/p' "$home/package.json")"
+echo "debian $(cat "$root/etc/debian_version")"
+echo "criu $(version_of criu)"
+echo "node $(version_of nodejs)"
+echo
+echo "$packages"
