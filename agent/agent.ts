@@ -1,211 +1,298 @@
-import { randomBytes, randomUUID } from 'node:crypto';
 import type { Logger } from 'pino';
-import { LABELS } from '../contract/keys.ts';
 import type { PodView } from '../contract/pods.ts';
-import { asSnapshotError, type SnapshotError } from './errors.ts';
-import { checkpoint } from './operations/checkpoint.ts';
+import { SnapshotError } from './errors.ts';
+import { endUnbegun, mayRetry } from './operations/attempt.ts';
 import type { AgentContext, Outcome, TooEarly } from './operations/context.ts';
 import type { Guards } from './operations/guards.ts';
-import { restoreContainer } from './operations/restore.ts';
-import { type CheckpointWanted, type Decision, decide, type History, type RestoreWanted } from './plan/decide.ts';
-import { type ContainerMemory, newMemory } from './plan/memory.ts';
-import { type Again, keyedQueue } from './plan/queue.ts';
-import type { PodSource } from './watch/cri.ts';
+import { historyOf } from './operations/history.ts';
+import { logOutcome, operationFields } from './operations/outcome-log.ts';
+import {
+  cancelledOutcome,
+  finalOutcome,
+  newPerforming,
+  PERFORMERS,
+  type Performers,
+  type Performing,
+} from './operations/perform.ts';
+import { newQuarantine, type Quarantine } from './operations/quarantine.ts';
+import type { Registry } from './operations/registry.ts';
+import { tellCluster } from './operations/reporter.ts';
+import { newWaiting, type Waiting } from './operations/waiting.ts';
+import { newWishes, targetBusy, type Wish, workKey } from './operations/wishes.ts';
+import { type CheckpointWanted, type Decision, decide, type RestoreWanted } from './plan/decide.ts';
+import { backoffMs, type ContainerMemory, newMemory, sayOnce, WHOLE_POD } from './plan/memory.ts';
+import { type Again, type KeyedQueue, keyedQueue } from './plan/queue.ts';
+import type { PodSource } from './watch/source.ts';
 
-/** Failures that may pass are tried again after this, doubled each time up to the limit. */
-const RETRY_MS = 1_000;
-const MAX_RETRY_MS = 60_000;
 /** An operation that failed this often on one container is given up: what fails deterministically must not loop. */
 const MAX_TRIES = 5;
 /** What is waited for is looked for less and less often, up to this: each look costs a few processes. */
 const MAX_WAIT_MS = 2_000;
 const WAIT_GROWTH = 1.25;
-
 type Work = CheckpointWanted | RestoreWanted;
+type Action = Exclude<Decision, { kind: 'malformed' | 'nothing' }>;
 
 /** Brings pods and operations together: an event only triggers, what is to be done is decided from the current state. */
 export interface Agent {
   /** Works until the signal; then takes no more work and resolves when what is under way has ended, or was cancelled after a while. */
   run(signal: AbortSignal): Promise<void>;
+  /** Takes a caller's wish over. Throws TARGET_BUSY, SHUTTING_DOWN. */
+  ask(wish: Wish): void;
+  /** Throws as `ask` would, without taking anything. */
+  requireIdle(podUid: string, container: string): void;
+  /** Something that was waited for may have come. */
+  lookAgain(key: string): void;
+  /** Containers that have a process which does not die. */
+  quarantined(): number;
 }
 
-/** What the agent does to a container; each call is one attempt. */
-export interface Operations {
-  readonly checkpoint: typeof checkpoint;
-  readonly restore: typeof restoreContainer;
+export interface AgentParts {
+  readonly pods: PodSource;
+  readonly guards: Pick<Guards, 'add'>;
+  readonly registry: Registry;
+  readonly performers?: Performers;
+  /** The first step of an operation begins this long after the event that led to it. */
+  readonly onPickedUp?: (seconds: number) => void;
+  /** A container waits for this file of the node to appear, or no longer waits. */
+  readonly onAwaited?: (key: string, file: string | undefined) => void;
 }
 
-export function newAgent(
-  context: AgentContext,
-  pods: PodSource,
-  guards: Pick<Guards, 'add'>,
-  operations: Operations = { checkpoint, restore: restoreContainer },
-): Agent {
-  const { config, journal, log } = context;
-  const running = new Set<string>();
-  const memory = newMemory();
-  const cancel = new AbortController();
+export function newAgent(context: AgentContext, parts: AgentParts): Agent {
+  const agent = new NodeAgent(context, parts);
+  return {
+    run: (signal) => agent.run(signal),
+    ask: (wish) => agent.ask(wish),
+    requireIdle: (podUid, container) => agent.requireIdle(workKey(podUid, container), container),
+    lookAgain: (key) => agent.lookAgain(key),
+    quarantined: () => agent.quarantined(),
+  };
+}
 
-  /** One attempt for each container; but one that was restored may be checkpointed when its pod becomes a source. */
-  const historyFor =
-    (pod: PodView): History =>
-    (containerId) => {
-      if (running.has(containerId)) return 'running';
-      if (memory.of(pod.uid, containerId).isHopeless) return 'ended';
-      const outcome = journal.outcomeOf(containerId);
-      if (outcome === undefined || outcome.details['retry'] === true) return 'none';
-      const isSource = pod.labels[LABELS.checkpointSource] === 'true';
-      return isSource && outcome.kind === 'restore' && outcome.state === 'succeeded' ? 'none' : 'ended';
-    };
-
+class NodeAgent {
+  readonly #context: AgentContext;
+  readonly #parts: AgentParts;
+  readonly #performing: Performing;
+  readonly #wishes = newWishes();
+  readonly #waiting: Waiting;
+  /** By work key: when the watch told of what is worked on next. */
+  readonly #toldAtMs = new Map<string, number>();
+  readonly #quarantine: Quarantine;
+  readonly #memory = newMemory();
   /** A pod's containers are worked on independently: the key names both. */
-  const queue = keyedQueue(config.limits.parallelOperations, work, (key, err) =>
-    log.error({ err, key }, 'work failed'),
-  );
+  readonly #queue: KeyedQueue;
+  #isStopping = false;
 
-  async function work(key: string): Promise<Again> {
-    const [uid = '', name = ''] = key.split('/');
-    const pod = pods.pod(uid);
-    if (pod === undefined) return undefined;
-    const wanted = decide(pod, historyFor(pod)).find(
-      (decision): decision is Work =>
-        (decision.kind === 'checkpoint' || decision.kind === 'restore') && decision.container.name === name,
+  constructor(context: AgentContext, parts: AgentParts) {
+    this.#context = context;
+    this.#parts = parts;
+    this.#performing = newPerforming(context, parts.performers ?? PERFORMERS, (one) => parts.guards.add(one));
+    this.#waiting = newWaiting(parts.registry);
+    this.#quarantine = newQuarantine(parts.pods);
+    this.#queue = keyedQueue(
+      context.config.limits.parallelOperations,
+      (key) => this.#work(key),
+      (key, err) => context.log.error({ err, key }, 'work failed'),
     );
-    if (wanted === undefined) return undefined;
-    running.add(wanted.container.id);
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    let late: NodeJS.Timeout | undefined;
+    const startClock = () => {
+      this.#isStopping = true;
+      late ??= setTimeout(() => this.#performing.cancelAll(), this.#context.config.limits.drainSeconds * 1000);
+    };
+    signal.addEventListener('abort', startClock, { once: true });
     try {
-      return await attempt(pod, wanted);
+      await this.#parts.pods.run((uid, toldAtMs) => this.#changed(uid, toldAtMs), signal);
     } finally {
-      running.delete(wanted.container.id);
+      startClock();
+      await this.#queue.drain();
+      clearTimeout(late);
     }
   }
 
-  async function attempt(pod: PodView, wanted: Work): Promise<Again> {
-    const operationId = randomUUID();
-    const traceId = randomBytes(16).toString('hex');
-    const fields = operationFields(pod, wanted, operationId, traceId);
-    const opLog = log.child(fields);
-    const known = memory.of(pod.uid, wanted.container.id);
-    const isLastTry = known.tries + 1 >= MAX_TRIES;
-    const request = { operationId, traceId, pod, isLastTry, signal: cancel.signal };
-    const opContext = { ...context, log: opLog };
-    let ended: Outcome | TooEarly;
-    context.liveOperations.add(operationId);
-    try {
-      ended =
-        wanted.kind === 'checkpoint'
-          ? await operations.checkpoint(opContext, { ...request, wanted })
-          : await operations.restore(opContext, { ...request, wanted }, (restored) => guards.add(restored));
-    } catch (error) {
-      ended = { result: 'failed', failure: asSnapshotError(error), failedStep: 'reach', timings: [], figures: {} };
-    } finally {
-      context.liveOperations.delete(operationId);
-    }
-    if (ended.result === 'too-early') {
-      sayOnce(known, ended.reason, () => opLog.info({ reason: ended.reason }, 'not yet'));
-      const afterMs = Math.min(MAX_WAIT_MS, config.watch.pollMilliseconds * WAIT_GROWTH ** known.waits);
-      known.waits += 1;
-      return { afterMs };
-    }
-    report(opLog, ended);
-    return ended.failure === undefined ? undefined : retry(known, ended.failure, opLog);
+  ask(wish: Wish): void {
+    const { name } = wish.wanted.container;
+    const key = workKey(wish.pod.uid, name);
+    this.requireIdle(key, name);
+    this.#wishes.add(wish);
+    wish.handle.cancelled.addEventListener('abort', () => this.#queue.add(key), { once: true });
+    this.#queue.add(key);
   }
 
-  /** Reasons for waiting are said when they change, not at every look. */
-  function sayOnce(known: ContainerMemory, reason: string, say: () => void): void {
-    if (known.said === reason) return;
-    known.said = reason;
-    say();
+  requireIdle(key: string, container: string): void {
+    if (this.#isStopping) throw new SnapshotError('SHUTTING_DOWN', 'the agent of this node is being stopped');
+    const busy = this.#wishes.of(key)?.operationId ?? this.#performing.operationOf(key);
+    if (busy !== undefined) throw targetBusy(container, busy);
   }
 
-  function retry(known: ContainerMemory, failure: SnapshotError, opLog: Logger): Again {
-    known.tries += 1;
-    if (!failure.retryable || known.tries >= MAX_TRIES) {
-      known.isHopeless = true;
-      opLog.warn({ tries: known.tries }, 'not tried again');
+  lookAgain(key: string): void {
+    this.#queue.add(key);
+  }
+
+  quarantined(): number {
+    return this.#quarantine.size;
+  }
+
+  #changed(uid: string, toldAtMs: number | undefined): void {
+    const pod = this.#parts.pods.pod(uid);
+    if (pod === undefined) {
+      this.#forget(uid);
+      return;
+    }
+    for (const decision of this.#decide(pod)) {
+      this.#explain(pod, decision);
+      if (!isAction(decision)) continue;
+      const container = decision.kind === 'worker-failed' ? undefined : decision.container;
+      const key = workKey(uid, container?.name ?? WHOLE_POD);
+      if (toldAtMs !== undefined && !this.#toldAtMs.has(key)) this.#toldAtMs.set(key, toldAtMs);
+      const waitMs = this.#memory.of(uid, container?.id ?? WHOLE_POD).dueAt - Date.now();
+      if (waitMs > 0) this.#queue.addLater(key, waitMs);
+      else this.#queue.add(key);
+    }
+  }
+
+  /** A pod is gone: whoever waits for it waits for nothing. */
+  #forget(uid: string): void {
+    this.#memory.forget(uid);
+    for (const key of this.#toldAtMs.keys()) if (key.startsWith(`${uid}/`)) this.#toldAtMs.delete(key);
+    this.#waiting.endOfPod(uid, new SnapshotError('POD_GONE', 'the pod is gone'));
+  }
+
+  #decide(pod: PodView): Decision[] {
+    const isHopeless = (containerId: string) => this.#memory.of(pod.uid, containerId).isHopeless;
+    const history = historyOf(pod, {
+      journal: this.#context.journal,
+      isRunning: this.#performing.isRunning,
+      isHopeless,
+    });
+    return decide(pod, history, this.#context.config.storage);
+  }
+
+  async #work(key: string): Promise<Again> {
+    const wish = this.#wishes.of(key);
+    if (wish !== undefined) return await this.#grant(key, wish);
+    const [uid = '', name = ''] = key.split('/');
+    const pod = this.#parts.pods.pod(uid);
+    const decision = pod && actionFor(this.#decide(pod), name);
+    if (pod === undefined || decision === undefined) {
+      this.#waiting.end(key, new SnapshotError('CANCELLED', 'the pod does not ask for it any more'));
+      this.#parts.onAwaited?.(key, undefined);
       return undefined;
     }
-    const afterMs = Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** (known.tries - 1));
+    if (decision.kind === 'report' || decision.kind === 'worker-failed')
+      return await tellCluster(this.#context, pod, decision, this.#memory);
+    return await this.#attempt(key, pod, decision);
+  }
+
+  /** One attempt at what an annotation asks for. */
+  async #attempt(key: string, pod: PodView, wanted: Work): Promise<Again> {
+    const begun = this.#waiting.of(key, pod, wanted);
+    const { operationId, traceId, begin } = begun;
+    const log = this.#context.log.child(operationFields(pod, wanted, begun));
+    const known = this.#memory.of(pod.uid, wanted.container.id);
+    const isUnwanted = begun.isBegun() && begin().cancelled.aborted;
+    const isLastTry = known.tries + 1 >= MAX_TRIES;
+    this.#sayPickedUp(key);
+    const request = { operationId, traceId, pod, wanted, begin, fingerprint: '', isLastTry };
+    const { ended } = isUnwanted ? { ended: cancelledOutcome() } : await this.#performing.perform(key, request, log);
+    if (ended.result === 'too-early') {
+      this.#waiting.keep(key, begun, ended.reason);
+      return this.#waitFor(key, ended, known, log);
+    }
+    this.#waiting.remove(key);
+    this.#parts.onAwaited?.(key, undefined);
+    if (ended.result === 'over') {
+      log.info({ reason: ended.reason }, 'nothing is left to do');
+      known.isHopeless = true;
+      if (begun.isBegun()) begin().ended(finalOutcome(ended));
+      return undefined;
+    }
+    begin().ended(ended);
+    this.#note(pod, wanted, ended, log);
+    if (ended.failure === undefined) return undefined;
+    return this.#retry(known, { mayPass: mayRetry(ended, begin()), log });
+  }
+
+  /** One attempt at what a caller asked for: there is no other, but it waits for what is not there yet as long as the caller said. */
+  async #grant(key: string, wish: Wish): Promise<Again> {
+    const { handle, pod, wanted, operationId, fingerprint } = wish;
+    const ids = { operationId, traceId: handle.view.traceId };
+    const log = this.#context.log.child(operationFields(pod, wanted, ids));
+    const request = { ...ids, pod, wanted, fingerprint, isLastTry: true, begin: () => handle };
+    const attempted = handle.cancelled.aborted
+      ? { ended: cancelledOutcome(), isJournalled: false }
+      : await this.#performing.perform(key, request, log);
+    const { ended } = attempted;
+    if (ended.result === 'too-early' && Date.now() < wish.deadlineAtMs) {
+      handle.waiting(ended.reason);
+      const again = this.#waitFor(key, ended, this.#memory.of(pod.uid, wanted.container.id), log);
+      return { afterMs: Math.min(again.afterMs, Math.max(0, wish.deadlineAtMs - Date.now())) };
+    }
+    this.#wishes.remove(key);
+    this.#parts.onAwaited?.(key, undefined);
+    const outcome = finalOutcome(ended);
+    try {
+      if (!attempted.isJournalled) await endUnbegun(this.#context.journal, wish, outcome);
+    } finally {
+      handle.ended(outcome);
+      this.#note(pod, wanted, outcome, log);
+      // What the pod's annotations ask for had to wait.
+      this.#changed(pod.uid, undefined);
+    }
+    return undefined;
+  }
+
+  #waitFor(key: string, early: TooEarly, known: ContainerMemory, log: Logger): { readonly afterMs: number } {
+    sayOnce(known, early.reason, () => log.info({ reason: early.reason }, 'not yet'));
+    this.#parts.onAwaited?.(key, early.file);
+    const afterMs = Math.min(MAX_WAIT_MS, this.#context.config.watch.pollMilliseconds * WAIT_GROWTH ** known.waits);
+    known.waits += 1;
+    return { afterMs };
+  }
+
+  #sayPickedUp(key: string): void {
+    const toldAtMs = this.#toldAtMs.get(key);
+    if (toldAtMs === undefined) return;
+    this.#toldAtMs.delete(key);
+    this.#parts.onPickedUp?.((performance.now() - toldAtMs) / 1000);
+  }
+
+  #note(pod: PodView, wanted: Work, outcome: Outcome, log: Logger): void {
+    logOutcome(log, outcome);
+    if (outcome.failure?.code === 'TARGET_QUARANTINED') this.#quarantine.add(pod.uid, wanted.container.id);
+  }
+
+  #retry(known: ContainerMemory, { mayPass, log }: { mayPass: boolean; log: Logger }): Again {
+    known.tries += 1;
+    if (!mayPass || known.tries >= MAX_TRIES) {
+      known.isHopeless = true;
+      log.warn({ tries: known.tries }, 'not tried again');
+      return undefined;
+    }
+    const afterMs = backoffMs(known.tries);
     known.dueAt = Date.now() + afterMs;
     return { afterMs };
   }
 
-  function changed(uid: string): void {
-    const pod = pods.pod(uid);
-    if (pod === undefined) {
-      memory.forget(uid);
-      return;
-    }
-    for (const decision of decide(pod, historyFor(pod))) {
-      explain(pod, decision);
-      if (decision.kind !== 'checkpoint' && decision.kind !== 'restore') continue;
-      const { id, name } = decision.container;
-      const waitMs = memory.of(uid, id).dueAt - Date.now();
-      if (waitMs > 0) queue.addLater(`${uid}/${name}`, waitMs);
-      else queue.add(`${uid}/${name}`);
-    }
-  }
-
-  function explain(pod: PodView, decision: Decision): void {
+  #explain(pod: PodView, decision: Decision): void {
+    const { log } = this.#context;
     if (decision.kind === 'malformed')
-      sayOnce(memory.of(pod.uid, ''), decision.reason, () =>
+      sayOnce(this.#memory.of(pod.uid, WHOLE_POD), decision.reason, () =>
         log.warn({ pod: pod.name, namespace: pod.namespace, reason: decision.reason }, 'pod is not understood'),
       );
     if (decision.kind === 'nothing')
       log.trace({ pod: pod.name, container: decision.container, reason: decision.reason }, 'nothing to do');
   }
-
-  return {
-    run: async (signal) => {
-      let late: NodeJS.Timeout | undefined;
-      const startClock = () => {
-        late ??= setTimeout(() => cancel.abort(), config.limits.drainSeconds * 1000);
-      };
-      signal.addEventListener('abort', startClock, { once: true });
-      try {
-        await pods.run(changed, signal);
-      } finally {
-        startClock();
-        await queue.drain();
-        clearTimeout(late);
-      }
-    },
-  };
 }
 
-function operationFields(pod: PodView, wanted: Work, operationId: string, traceId: string) {
-  return {
-    operation: wanted.kind,
-    operationId,
-    traceId,
-    namespace: pod.namespace,
-    pod: pod.name,
-    container: wanted.container.name,
-    containerId: wanted.container.id,
-    checkpointId: wanted.checkpointId,
-    version: wanted.version,
-  };
+/** What is to be done now for one container of a pod, or for the pod as a whole. */
+function actionFor(decisions: readonly Decision[], container: string): Action | undefined {
+  return decisions
+    .filter(isAction)
+    .find((one) => (one.kind === 'worker-failed' ? WHOLE_POD : one.container.name) === container);
 }
 
-function report(log: Logger, outcome: Outcome): void {
-  const seconds = outcome.timings.reduce((sum, timing) => sum + timing.seconds, 0);
-  const steps = Object.fromEntries(outcome.timings.map(({ step, seconds: taken }) => [step, Number(taken.toFixed(4))]));
-  const fields = { result: outcome.result, seconds: Number(seconds.toFixed(4)), steps, ...outcome.figures };
-  if (outcome.failure === undefined) {
-    log.info(fields, 'operation succeeded');
-    return;
-  }
-  const { code, message, advice, reasons, cause } = outcome.failure;
-  log.error(
-    {
-      ...fields,
-      code,
-      step: outcome.failedStep,
-      problem: message,
-      advice,
-      reasons,
-      cause: cause instanceof Error ? cause.message : undefined,
-    },
-    'operation failed',
-  );
+function isAction(decision: Decision): decision is Action {
+  return decision.kind !== 'malformed' && decision.kind !== 'nothing';
 }

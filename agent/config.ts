@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { parse } from 'yaml';
 import { z } from 'zod';
 import { originalKeys } from './config-original.ts';
+import { apiSection, httpSection, kubernetesSection, retentionSection, tracingSection } from './config-services.ts';
 import { SnapshotError } from './errors.ts';
 
 const absolute = z
@@ -61,12 +62,20 @@ const schema = z.strictObject({
 
   watch: z
     .strictObject({
+      /** Who tells of pods: the Kubernetes API or the container runtime alone; auto: the API where the agent runs in a pod. */
+      source: z.enum(['auto', 'kubernetes', 'runtime']).default('auto'),
       /** How often the runtime is asked where it sends no events, and how often while something is awaited. */
       pollMilliseconds: z.number().int().min(50).max(60_000).default(500),
       /** How often everything is looked at again, events or not. */
       resyncSeconds: seconds.default(30),
     })
     .prefault({}),
+
+  kubernetes: kubernetesSection.prefault({}),
+  http: httpSection.prefault({}),
+  tracing: tracingSection.prefault({}),
+  api: apiSection.prefault({}),
+  retention: retentionSection.prefault({}),
 
   checkpoint: z
     .strictObject({
@@ -153,6 +162,11 @@ const schema = z.strictObject({
 
 export type Config = z.infer<typeof schema>;
 
+/** The configuration as it is now: what is read from it counts from then on. */
+export interface LiveConfig {
+  current(): Config;
+}
+
 const DEFAULT_SOCKETS = { containerd: '/run/containerd/containerd.sock', crio: '/var/run/crio/crio.sock' } as const;
 
 /** The runtime's socket that a configuration means. */
@@ -167,17 +181,39 @@ export function socketPath(config: Config): string {
 export function parseConfig(text: string, env: Readonly<Record<string, string | undefined>> = {}): Config {
   let document: unknown;
   try {
-    document = parse(text, { maxAliasCount: 0 }) ?? {};
+    document = parse(text, { maxAliasCount: 0, logLevel: 'error' }) ?? {};
   } catch (cause) {
-    throw new SnapshotError('CONFIG_INVALID', `configuration is no YAML: ${String(cause)}`, { cause });
+    // Below its first paragraph the parser shows the lines around the mistake, and what is in them is nobody's business.
+    const [what] = String(cause).split('\n\n');
+    throw new SnapshotError('CONFIG_INVALID', `configuration is no YAML: ${what}`);
   }
   if (typeof document !== 'object' || document === null || Array.isArray(document))
     throw new SnapshotError('CONFIG_INVALID', 'configuration must be a YAML mapping');
-  const nodeName = env['NODE_NAME'];
-  const result = schema.safeParse({ nodeName: '', ...document, ...(nodeName ? { nodeName } : {}) });
+  const result = schema.safeParse(withEnvironment({ nodeName: '', ...document }, env));
   if (result.success) return result.data;
   const problems = result.error.issues.map((issue) => `${issue.path.join('.') || '(top level)'}: ${issue.message}`);
   throw new SnapshotError('CONFIG_INVALID', ['the configuration is wrong:', ...problems].join('\n  '));
+}
+
+/** What the environment says wins over the file. */
+function withEnvironment(
+  document: Record<string, unknown>,
+  env: Readonly<Record<string, string | undefined>>,
+): unknown {
+  const { NODE_NAME: nodeName, RESTRICTED_NAMESPACE: namespace } = env;
+  const { kubernetes = {} } = document;
+  const isMapping = typeof kubernetes === 'object' && kubernetes !== null;
+  return {
+    ...document,
+    ...(nodeName ? { nodeName } : {}),
+    ...(namespace && isMapping ? { kubernetes: { ...kubernetes, namespace } } : {}),
+  };
+}
+
+/** Where pods are learned of. Kubernetes puts the variable into every pod. */
+export function podSource(config: Config, env: Readonly<Record<string, string | undefined>>): 'kubernetes' | 'runtime' {
+  if (config.watch.source !== 'auto') return config.watch.source;
+  return config.kubernetes.kubeconfig !== '' || env['KUBERNETES_SERVICE_HOST'] ? 'kubernetes' : 'runtime';
 }
 
 /** Reads the configuration file. A missing or unreadable file is CONFIG_INVALID too. */

@@ -17,6 +17,37 @@ export const ERRORS = {
     advice: 'Correct the named label or annotation of the pod.',
   },
 
+  REQUEST_INVALID: {
+    grpc: 'INVALID_ARGUMENT',
+    retryable: false,
+    advice: 'Correct the named field of the request.',
+  },
+  REQUEST_CONFLICT: {
+    grpc: 'ALREADY_EXISTS',
+    retryable: false,
+    advice: 'The request id was used with other contents: take a new one for a new request.',
+  },
+  FORBIDDEN: {
+    grpc: 'PERMISSION_DENIED',
+    retryable: false,
+    advice: "The caller may not use this namespace: api.clients of the agent's configuration says who may.",
+  },
+  OPERATION_NOT_FOUND: {
+    grpc: 'NOT_FOUND',
+    retryable: false,
+    advice: 'No operation of this id on this node, or it ended long ago and was forgotten.',
+  },
+  LIMIT_EXCEEDED: {
+    grpc: 'RESOURCE_EXHAUSTED',
+    retryable: true,
+    advice: 'Too many calls or operations at once: ask again after a while.',
+  },
+  SHUTTING_DOWN: {
+    grpc: 'UNAVAILABLE',
+    retryable: true,
+    advice: 'The agent is stopping: ask again when it is back.',
+  },
+
   // Refusals: seen before anything was touched. The details list every reason.
   CHECKPOINT_REFUSED: {
     grpc: 'FAILED_PRECONDITION',
@@ -127,6 +158,29 @@ export const ERRORS = {
     grpc: 'UNKNOWN',
     retryable: false,
     advice: 'The agent died in the middle of a restore; the container was ended and is not used again.',
+  },
+
+  // Kubernetes.
+  LEASE_LOST: {
+    grpc: 'ABORTED',
+    retryable: true,
+    advice: 'Another agent holds the lease of the checkpoint Job: its result counts.',
+  },
+  JOB_FAILED: {
+    grpc: 'ABORTED',
+    retryable: false,
+    advice: 'The checkpoint Job was declared failed meanwhile: make a new Job.',
+  },
+  WORKER_FAILED: {
+    grpc: 'FAILED_PRECONDITION',
+    retryable: false,
+    advice: 'A container of the checkpoint pod ended with an error: look at its log.',
+  },
+  POD_GONE: { grpc: 'ABORTED', retryable: false, advice: 'The pod was deleted or replaced meanwhile: nothing to do.' },
+  KUBERNETES_UNAVAILABLE: {
+    grpc: 'UNAVAILABLE',
+    retryable: true,
+    advice: 'The Kubernetes API does not answer as it should: look at it, and at the RBAC rules of the agent.',
   },
 
   // The node.

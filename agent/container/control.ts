@@ -9,6 +9,19 @@ export function controlDir(env: readonly string[]): { readonly path: string; rea
   return path.startsWith('/') ? { path, declared: true } : { path: DEFAULT_CONTROL_DIR, declared: false };
 }
 
+/**
+ * Where a file of the control directory lies on the host, by the container's mounts; undefined where nothing is mounted there. Good for
+ * being watched, so that nobody has to ask again and again; what it says is read through the container's own root.
+ */
+export function hostFile(
+  running: { readonly env: readonly string[]; readonly mounts: readonly { destination: string; source: string }[] },
+  name: string,
+): string | undefined {
+  const { path } = controlDir(running.env);
+  const mount = running.mounts.find(({ destination, source }) => destination === path && source.startsWith('/'));
+  return mount === undefined ? undefined : `${mount.source}/${name}`;
+}
+
 /** What the control directory says about a source's readiness. */
 export async function readiness(
   native: Native,

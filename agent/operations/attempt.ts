@@ -1,13 +1,27 @@
+import type { PodView } from '../../contract/pods.ts';
 import type { SnapshotError } from '../errors.ts';
+import type { ProcessId } from '../host/native.ts';
 import type { CheckpointWanted, RestoreWanted } from '../plan/decide.ts';
 import type { AgentContext, OperationRequest, Outcome } from './context.ts';
-import type { JournalEntry, Transition } from './journal.ts';
+import type { Journal, JournalEntry, Transition } from './journal.ts';
+import type { CancelEffect } from './operation.ts';
+import { endDetails, noteDetails } from './operation-journal.ts';
+import type { OperationHandle } from './registry.ts';
+import type { Claim } from './reporter.ts';
+import type { StepTiming } from './steps.ts';
 import type { Target } from './target.ts';
+import type { Wish } from './wishes.ts';
 
-/** Writes an operation's transitions into the journal. */
+/** Writes an operation's transitions into the journal, and tells those who watch it. */
 export interface Attempt {
+  /** Aborts when the operation is cancelled, the agent stops, or another agent took the operation over. */
+  readonly signal: AbortSignal;
+  /** Aborts only when a caller cancels it. */
+  readonly cancelled: AbortSignal;
   note(state: JournalEntry['state'], details?: Record<string, unknown>): Promise<void>;
-  step(name: string): Promise<void>;
+  step(name: string, cancel: CancelEffect): Promise<void>;
+  timing(timing: StepTiming): void;
+  progress(bytes: number, totalBytes: number): void;
   /** The last word. A failure that may pass, and left the container as it was, does not count as the container's attempt. */
   end(outcome: Outcome, details?: Record<string, unknown>): Promise<void>;
 }
@@ -17,34 +31,74 @@ export function beginAttempt(
   context: AgentContext,
   request: OperationRequest<CheckpointWanted | RestoreWanted>,
   target: Target,
+  claim: Claim,
 ): Attempt {
-  const entry = {
-    operationId: request.operationId,
-    kind: request.wanted.kind,
-    containerKey: { containerId: target.running.id, pid: target.main.id.pid, startTime: target.main.id.start },
-    pod: { namespace: request.pod.namespace, name: request.pod.name, uid: request.pod.uid },
-    container: request.wanted.container.name,
-    checkpointId: request.wanted.checkpointId,
-    version: request.wanted.version,
-  } satisfies Omit<Transition, 'state' | 'details'>;
+  const handle = request.begin();
+  handle.started();
+  for (const timing of target.timings) handle.stepEnded(timing);
+  const entry = entryOf(request.operationId, request, target.main.id);
   let isTouched = false;
+  const kept = () => noteDetails(handle.view, request.fingerprint);
   const attempt: Attempt = {
+    cancelled: handle.cancelled,
+    signal: AbortSignal.any([request.signal, handle.cancelled, claim.lost]),
     note: async (state, details = {}) => {
       if (state === 'point-of-no-return') isTouched = true;
-      await context.journal.append({ ...entry, state, details });
+      const noted = state === 'step' || state === 'point-of-no-return' ? details : { ...details, ...kept() };
+      await context.journal.append({ ...entry, state, details: noted });
     },
-    step: async (name) => {
+    step: async (name, cancel) => {
+      handle.step(name, cancel);
       await context.journal.append({ ...entry, state: 'step', step: name, details: {} });
     },
+    timing: (timing) => handle.stepEnded(timing),
+    progress: (bytes, totalBytes) => handle.progress(bytes, totalBytes),
     end: (outcome, details = {}) =>
       attempt.note(finalState(outcome), {
         ...details,
-        result: outcome.result,
-        code: outcome.failure?.code ?? '',
-        retry: !isTouched && (outcome.failure?.retryable ?? false),
+        ...endDetails(outcome),
+        retry: !isTouched && mayRetry(outcome, handle),
       }),
   };
   return attempt;
+}
+
+/** What the journal says of the operation at each of its transitions. */
+function entryOf(
+  operationId: string,
+  { pod, wanted }: { readonly pod: PodView; readonly wanted: CheckpointWanted | RestoreWanted },
+  { pid, start }: ProcessId,
+) {
+  return {
+    operationId,
+    kind: wanted.kind,
+    containerKey: { containerId: wanted.container.id, pid, startTime: start },
+    pod: { namespace: pod.namespace, name: pod.name, uid: pod.uid },
+    container: wanted.container.name,
+    checkpointId: wanted.checkpointId,
+    version: wanted.version,
+  } satisfies Omit<Transition, 'state' | 'details'>;
+}
+
+/** No process was looked at yet. */
+const NO_PROCESS: ProcessId = { pid: 0, start: 0 };
+
+/** Writes down that a caller's operation was accepted: an agent that starts later goes on with it. */
+export async function noteAccepted(journal: Journal, wish: Wish): Promise<void> {
+  const { wanted, pod, deadlineAtMs, handle, fingerprint } = wish;
+  const details = { ...noteDetails(handle.view, fingerprint), wish: { wanted, pod, deadlineAtMs } };
+  await journal.append({ ...entryOf(wish.operationId, wish, NO_PROCESS), state: 'accepted', details });
+}
+
+/** The last word on a caller's operation that never came to its first step. */
+export async function endUnbegun(journal: Journal, wish: Wish, outcome: Outcome): Promise<void> {
+  const details = { ...noteDetails(wish.handle.view, wish.fingerprint), ...endDetails(outcome), retry: true };
+  await journal.append({ ...entryOf(wish.operationId, wish, NO_PROCESS), state: finalState(outcome), details });
+}
+
+/** What somebody cancelled on purpose is not tried again. */
+export function mayRetry(outcome: Outcome, { cancelled }: Pick<OperationHandle, 'cancelled'>): boolean {
+  return (outcome.failure?.retryable ?? false) && !cancelled.aborted;
 }
 
 /** Whether a failure was seen before anything was touched, and would be seen again: the agent does not try again by itself. */

@@ -16,7 +16,6 @@ import type { DumpOptions } from '../criu/options.ts';
 import { dump } from '../criu/run.ts';
 import { type Reason, SnapshotError } from '../errors.ts';
 import type { Captured } from '../host/native.ts';
-import { spaceOf } from '../store/space.ts';
 import type { AgentContext } from './context.ts';
 import type { Target } from './target.ts';
 
@@ -102,7 +101,12 @@ async function terminalKey(procRoot: string, pid: number): Promise<string> {
 }
 
 /** Throws CHECKPOINT_REFUSED with every reason why the checkpoint would fail or be worthless. */
-export async function requireFit(context: AgentContext, target: Target, subject: Subject): Promise<void> {
+export async function requireFit(
+  context: AgentContext,
+  { target, subject }: { readonly target: Target; readonly subject: Subject },
+  /** `mayCollect`: room may be made by deleting artifacts, as the configuration says. */
+  { mayCollect, signal }: { readonly mayCollect: boolean; readonly signal: AbortSignal },
+): Promise<void> {
   const reasons = await preflightProblems({
     procRoot: context.config.host.procRoot,
     facts: subject.root.facts,
@@ -115,7 +119,13 @@ export async function requireFit(context: AgentContext, target: Target, subject:
     depth: subject.root === target.main ? 1 : 2,
   });
   reasons.push(...watchProblems(target, subject));
-  const space = await spaceProblem(target, subject);
+  // Last: nothing is deleted for what is refused anyway.
+  const space = await context.retention.roomProblem(target.volume, {
+    peakBytes: subject.ownBytes * 2,
+    keptBytes: subject.ownBytes,
+    mayCollect: mayCollect && reasons.length === 0,
+    signal,
+  });
   if (space !== undefined) reasons.push(space);
   if (reasons.length === 0) return;
   throw new SnapshotError(
@@ -137,20 +147,6 @@ function watchProblems(target: Target, subject: Subject): Reason[] {
       wanted: 'no watch below the mount point of a projected volume',
       advice: 'Watch the directory that the volume is mounted at, or stop watching before the checkpoint.',
     }));
-}
-
-/** Images are written once by CRIU and once more in their final form before the first are dropped. */
-async function spaceProblem(target: Target, subject: Subject): Promise<Reason | undefined> {
-  const { freeBytes } = await spaceOf(target.volume);
-  const wanted = subject.ownBytes * 2;
-  if (freeBytes >= wanted) return undefined;
-  return {
-    code: 'VOLUME_SPACE',
-    message: 'the volume has too little free space for the images',
-    found: `${freeBytes} bytes free`,
-    wanted: `${wanted} bytes`,
-    advice: 'Delete artifacts that are not needed, or enlarge the volume.',
-  };
 }
 
 /** Where the parts of an artifact in the making lie. */

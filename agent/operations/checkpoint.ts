@@ -1,15 +1,14 @@
 import { copyFile, mkdir, readdir } from 'node:fs/promises';
-import { join, relative } from 'node:path';
+import { join } from 'node:path';
 import { SENTINELS } from '../../contract/keys.ts';
 import { readiness } from '../container/control.ts';
 import { type DumpStats, readDumpStats } from '../criu/stats.ts';
 import { asSnapshotError, SnapshotError } from '../errors.ts';
 import type { CheckpointWanted } from '../plan/decide.ts';
-import { refuseToDisplace } from '../store/publish.ts';
 import { requireRecordable } from '../store/record.ts';
 import { makeStaging, type Staging } from '../store/staging.ts';
 import { syncTree } from '../store/sync.ts';
-import { artifactState, requireNamespace } from '../store/verify.ts';
+import { adopted, notQuiesced } from './adoption.ts';
 import { type Attempt, beginAttempt, outcomeOf } from './attempt.ts';
 import {
   dumpTree,
@@ -20,12 +19,14 @@ import {
   type Subject,
   stagingPaths,
 } from './capture.ts';
+import { captureFigures, pendingOf } from './captured.ts';
 import { publishPending } from './completion.ts';
-import { type AgentContext, type OperationRequest, type Outcome, slot, type TooEarly } from './context.ts';
-import { draftRecord } from './draft.ts';
+import { type AgentContext, type Attempted, type OperationRequest, type Outcome, slot } from './context.ts';
 import { type Finalized, finalize } from './finalize.ts';
-import { sweepVolume } from './housekeeping.ts';
+import { tidyVolume } from './housekeeping.ts';
 import { dropPending, type Pending, savePending } from './pending.ts';
+import { whileGrowing } from './progress.ts';
+import type { Claim } from './reporter.ts';
 import { QUICK_STEP_MS, runSteps, type Step, type StepTiming } from './steps.ts';
 import { reachTarget, type Target } from './target.ts';
 import { confirmRunning, confirmStopped, endJob, isFinal, isRunning, releaseWorker } from './workload.ts';
@@ -36,75 +37,57 @@ type Request = OperationRequest<CheckpointWanted>;
  * One attempt to checkpoint a container. Too early where it is not quiesced yet; otherwise the outcome, which is journalled. A
  * failure before the dump is durable leaves the workload running.
  */
-export async function checkpoint(context: AgentContext, request: Request): Promise<Outcome | TooEarly> {
+export async function checkpoint(context: AgentContext, request: Request): Promise<Attempted> {
   try {
     return await checkpointOnce(context, request);
   } catch (error) {
     // Nothing was begun: the container or the volume could not be reached as they must be. A Job would wait for its deadline.
     const failure = asSnapshotError(error);
-    if (isFinal(failure, request)) await endJob(context, request, failure);
+    if (isFinal(failure, request)) {
+      const claim = await context.reporter.claimCheckpoint(request);
+      const outcome = { ...outcomeOf({ failure, failedStep: 'reach', timings: [] }, {}) };
+      if (!('result' in claim)) await claim.end(outcome, true);
+      await endJob(context, request, failure);
+    }
     throw failure;
   }
 }
 
-async function checkpointOnce(context: AgentContext, request: Request): Promise<Outcome | TooEarly> {
+async function checkpointOnce(context: AgentContext, request: Request): Promise<Attempted> {
   const target = await reachTarget(context, request);
   try {
-    const early = await tooEarly(context, target);
+    const early = await notQuiesced(context, request, target);
     if (early !== undefined) return early;
-    const attempt = beginAttempt(context, request, target);
+    const claim = await context.reporter.claimCheckpoint(request);
+    if ('result' in claim) {
+      // A Job that was declared failed is good for nothing any more.
+      if (claim.result === 'over' && claim.isFailed)
+        await endJob(context, request, new SnapshotError('JOB_FAILED', claim.reason));
+      return claim;
+    }
+    const attempt = beginAttempt(context, request, target, claim);
     await attempt.note('started');
-    const outcome = (await adopted(context, request, target)) ?? (await capture(context, request, target, attempt));
-    if (outcome.failure !== undefined && isFinal(outcome.failure, request))
-      await endJob(context, request, outcome.failure);
+    const outcome =
+      (await adopted(context, request, target, claim)) ?? (await capture(context, request, { target, attempt, claim }));
+    const isOver = outcome.failure !== undefined && isFinal(outcome.failure, request, attempt.signal);
+    // Told before the container is ended: whoever dies in between finds a Job that is declared failed, and ends it.
+    if (outcome.failure !== undefined) await claim.end(outcome, isOver);
+    if (outcome.failure !== undefined && isOver) await endJob(context, request, outcome.failure);
     await attempt.end(outcome);
-    if (context.config.storage.accessMode === 'podMount') await sweepVolume(context, target.volume);
+    if (outcome.failure === undefined) await claim.end(outcome, true);
+    if (context.config.storage.accessMode === 'podMount') await tidyVolume(context, target.volume, request.signal);
     return outcome;
   } finally {
     await target.release();
   }
 }
 
-/** Why the workload cannot be checkpointed yet. */
-async function tooEarly(context: AgentContext, target: Target): Promise<TooEarly | undefined> {
-  const state = await readiness(context.native, target.main.id, target.running.env);
-  if (state === 'ready') return undefined;
-  if (state === 'not-ready') return { result: 'too-early', reason: `${SENTINELS.ready} is not there yet` };
-  const { quiesceDelaySeconds } = context.config.checkpoint;
-  const runs = (Date.now() - target.running.startedAtMs) / 1000;
-  if (runs >= quiesceDelaySeconds) return undefined;
-  return { result: 'too-early', reason: `the container has been running for less than ${quiesceDelaySeconds} s` };
-}
-
-/** An artifact that is already complete is taken as this checkpoint's, unless the pod asks for a new one. */
-async function adopted(context: AgentContext, request: Request, target: Target): Promise<Outcome | undefined> {
-  const { checkpointId: id, version, existing } = request.wanted;
-  const began = performance.now();
-  try {
-    const found = await artifactState(target.volume, { id, version, keys: context.keys });
-    const mode = existing === 'replace' ? 'replace' : 'new';
-    if (found.state !== 'complete') {
-      // Known now, before anything is frozen or stopped: publishing would be refused.
-      refuseToDisplace(found, { id, version, mode, namespace: request.pod.namespace });
-      return undefined;
-    }
-    requireNamespace(found.artifact.record, request.pod.namespace);
-    const isOurs = found.artifact.record.source.containerId === target.running.id;
-    if (existing === 'replace' && !isOurs) return undefined;
-    await releaseWorker(context, target);
-    return {
-      result: 'adopted',
-      timings: [...target.timings, { step: 'adopt', seconds: (performance.now() - began) / 1000 }],
-      figures: {},
-    };
-  } catch (error) {
-    if (!(error instanceof SnapshotError)) throw error;
-    return outcomeOf({ failure: error, failedStep: 'adopt', timings: target.timings }, {});
-  }
-}
-
 /** The checkpoint itself: read it as the list of its steps. */
-async function capture(context: AgentContext, request: Request, target: Target, attempt: Attempt): Promise<Outcome> {
+async function capture(
+  context: AgentContext,
+  request: Request,
+  { target, attempt, claim }: { target: Target; attempt: Attempt; claim: Claim },
+): Promise<Outcome> {
   const { config, log } = context;
   const subject = slot<Subject>('subject');
   const staging = slot<Staging>('staging');
@@ -124,7 +107,10 @@ async function capture(context: AgentContext, request: Request, target: Target, 
         subject.set(await inspect(context, target));
       },
     },
-    { name: 'preflight', run: () => requireFit(context, target, subject.get()) },
+    {
+      name: 'preflight',
+      run: (signal) => requireFit(context, { target, subject: subject.get() }, { mayCollect: true, signal }),
+    },
     {
       name: 'stage',
       run: async () => {
@@ -146,6 +132,7 @@ async function capture(context: AgentContext, request: Request, target: Target, 
     {
       name: 'quiesced',
       run: async () => {
+        if (request.pod.kubernetes !== undefined) return;
         const state = await readiness(context.native, target.main.id, target.running.env);
         if (state === 'not-ready')
           throw new SnapshotError('QUIESCE_TIMEOUT', `${SENTINELS.ready} was there and is not any more`);
@@ -164,13 +151,19 @@ async function capture(context: AgentContext, request: Request, target: Target, 
           await Promise.all([syncTree(paths.get().raw), syncTree(paths.get().rootfs)]);
           await savePending(config.paths.stateDir, pending.get());
         };
-        await dumpTree(context, target, subject.get(), {
-          paths: paths.get(),
-          leaveRunning,
-          deadlineMs,
-          signal,
-          beforeRelease,
-        });
+        const { raw } = paths.get();
+        await whileGrowing(
+          raw,
+          (bytes) => attempt.progress(bytes, subject.get().ownBytes),
+          () =>
+            dumpTree(context, target, subject.get(), {
+              paths: paths.get(),
+              leaveRunning,
+              deadlineMs,
+              signal,
+              beforeRelease,
+            }),
+        );
         // CRIU has killed it, however long it takes to vanish.
         isEnded = !leaveRunning;
       },
@@ -191,12 +184,20 @@ async function capture(context: AgentContext, request: Request, target: Target, 
         const beforeDrop = leaveRunning
           ? undefined
           : (done: Finalized) => savePending(config.paths.stateDir, { ...pending.get(), finalized: done });
-        finalized.set(await finalize(context, paths.get(), { deadlineMs, signal, beforeDrop }));
+        const { memory } = paths.get();
+        finalized.set(
+          await whileGrowing(
+            memory,
+            (bytes) => attempt.progress(bytes, subject.get().ownBytes),
+            () => finalize(context, paths.get(), { deadlineMs, signal, beforeDrop }),
+          ),
+        );
       },
     },
     {
       name: 'publish',
       deadlineMs,
+      cancel: 'too-late',
       run: async () => {
         const parts = { staging: staging.get(), pending: pending.get(), finalized: finalized.get(), timings };
         await publishPending(context, { volume: target.volume, ...parts });
@@ -204,56 +205,40 @@ async function capture(context: AgentContext, request: Request, target: Target, 
       },
     },
     {
+      // Before the worker is released: whoever sees its Job end must find out why.
+      name: 'announce',
+      deadlineMs,
+      cancel: 'too-late',
+      run: (signal) => claim.declareComplete(AbortSignal.any([signal, request.signal])),
+    },
+    {
       name: 'release',
+      cancel: 'too-late',
       run: async () => {
         if (leaveRunning) await releaseWorker(context, target);
       },
     },
   ];
   const result = await runSteps(steps, {
-    signal: request.signal,
+    signal: attempt.signal,
     log,
     defaultDeadlineMs: QUICK_STEP_MS,
     before: target.timings,
     onStep: attempt.step,
-    onTiming: (timing) => timings.push(timing),
+    onTiming: (timing) => {
+      timings.push(timing);
+      attempt.timing(timing);
+    },
   });
   if (subject.filled && subject.get().root !== target.main) subject.get().root.release();
   return outcomeOf(
     result,
-    figures(stats.filled ? stats.get() : undefined, finalized.filled ? finalized.get() : undefined),
+    captureFigures(
+      stats.filled ? stats.get() : undefined,
+      finalized.filled ? finalized.get() : undefined,
+      pending.filled ? pending.get() : undefined,
+    ),
   );
-}
-
-/** What it takes to finish this checkpoint once the workload is dumped. */
-function pendingOf(
-  context: AgentContext,
-  request: Request,
-  seen: { target: Target; subject: Subject; frozen: FrozenResult; path: string; leaveRunning: boolean },
-): Pending {
-  const { target, subject, frozen, leaveRunning } = seen;
-  return {
-    operationId: request.operationId,
-    id: request.wanted.checkpointId,
-    version: request.wanted.version,
-    root: subject.root.id,
-    mode: request.wanted.existing === 'replace' ? 'replace' : 'new',
-    staging: relative(target.volume.root, seen.path),
-    draft: draftRecord(context, request, { target, subject, leaveRunning }),
-    rootfsBytes: frozen.rootfs.bytes,
-    shmBytes: frozen.shm?.bytes ?? 0,
-  };
-}
-
-function figures(stats: DumpStats | undefined, finalized: Finalized | undefined): Record<string, number> {
-  return {
-    ...(stats && { pauseSeconds: stats.freezingSeconds + stats.frozenSeconds }),
-    ...(finalized && {
-      criuBytes: finalized.criuBytes,
-      bulkBytes: finalized.bulk?.bytes ?? 0,
-      zeroBytes: finalized.zeroBytes,
-    }),
-  };
 }
 
 /** A Job's worker always goes on: it ends by itself when it is released. Otherwise the pod decides, or the configuration. */

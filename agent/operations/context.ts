@@ -1,13 +1,16 @@
 import type { Logger } from 'pino';
 import type { PodView } from '../../contract/pods.ts';
 import type { Config } from '../config.ts';
-import type { SnapshotError } from '../errors.ts';
+import type { ErrorCode, SnapshotError } from '../errors.ts';
 import type { Native, ProcessId } from '../host/native.ts';
 import type { CheckpointWanted, RestoreWanted } from '../plan/decide.ts';
 import type { RecordKeys } from '../store/key.ts';
 import type { Runtime } from '../watch/runtime.ts';
 import type { Journal } from './journal.ts';
 import type { NodeFacts } from './node.ts';
+import type { OperationHandle } from './registry.ts';
+import type { Over, Reporter } from './reporter.ts';
+import type { Retention } from './retention.ts';
 import type { StepTiming } from './steps.ts';
 
 /** What every operation works with; made once, by main. */
@@ -19,6 +22,8 @@ export interface AgentContext {
   readonly journal: Journal;
   readonly node: NodeFacts;
   readonly log: Logger;
+  readonly reporter: Reporter;
+  readonly retention: Retention;
   /** Ids of the operations that run now, and of those that wait to be finished: their staging is nobody's to sweep. */
   readonly liveOperations: Set<string>;
   /** The main process that an earlier restore put into this container, where there was one. */
@@ -33,7 +38,12 @@ export interface OperationRequest<W extends CheckpointWanted | RestoreWanted> {
   readonly wanted: W;
   /** No further attempt follows a failure of this one. */
   readonly isLastTry: boolean;
+  /** Aborts when the agent stops and cannot wait any longer. */
   readonly signal: AbortSignal;
+  /** Tells apart requests of one id with other contents; empty for what an annotation asked for. */
+  readonly fingerprint: string;
+  /** Begins the operation, for all to see. The same handle each time. */
+  readonly begin: () => OperationHandle;
 }
 
 /** How an operation ended. */
@@ -50,7 +60,14 @@ export interface Outcome {
 export interface TooEarly {
   readonly result: 'too-early';
   readonly reason: string;
+  /** What it fails with where nobody waits any longer. */
+  readonly code: ErrorCode;
+  /** A file of the node whose appearance ends the waiting; a hint, not to be believed. */
+  readonly file?: string | undefined;
 }
+
+/** What became of an attempt. */
+export type Attempted = Outcome | TooEarly | Over;
 
 /** A value that an earlier step provides to later ones; reading it before is a defect. */
 export function slot<T>(name: string): { get(): T; set(value: T): T; readonly filled: boolean } {

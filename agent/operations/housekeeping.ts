@@ -7,7 +7,7 @@ import { onOwnVolume } from './node.ts';
 const SWEEP_EVERY_MS = 3_600_000;
 
 /** Removes from a volume what operations of this node left behind when they died, and puts back what a replacement moved aside. */
-export async function sweepVolume(context: AgentContext, volume: Volume): Promise<void> {
+async function sweepVolume(context: AgentContext, volume: Volume): Promise<void> {
   const { node, liveOperations, log } = context;
   try {
     const swept = await sweep(volume, { node: node.name, bootId: node.bootId, liveOperations });
@@ -16,6 +16,15 @@ export async function sweepVolume(context: AgentContext, volume: Volume): Promis
   } catch (err) {
     log.warn({ err }, 'volume could not be swept');
   }
+}
+
+/** What an operation does for the volume that it has at hand, where no agent mounts it: sweeps it, and looks after retention. */
+export async function tidyVolume(context: AgentContext, volume: Volume, signal: AbortSignal): Promise<void> {
+  await sweepVolume(context, volume);
+  const notWithinMs = (context.config.retention.intervalSeconds * 1000) / 2;
+  await context.retention.collect(volume, { notWithinMs, signal }).catch((err: unknown) => {
+    context.log.warn({ err }, 'retention could not look at the volume');
+  });
 }
 
 /**

@@ -20,6 +20,8 @@ export const entrySchema = z.strictObject({
   version: text,
   step: z.exactOptional(text),
   state: z.enum([
+    // A caller's operation waits for its turn, or for what is not there yet.
+    'accepted',
     'started',
     'step',
     // From here on a restore cannot be undone.

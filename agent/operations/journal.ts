@@ -28,6 +28,10 @@ export interface Journal {
   openOperations(): JournalEntry[];
   /** Whether an operation of this boot said that it cannot be undone any more. */
   passedNoReturn(operationId: string): boolean;
+  /** What was written down of an operation besides its transitions; undefined where nothing was. */
+  noteOf(operationId: string): unknown;
+  /** How every operation that is known ended. */
+  outcomes(): JournalEntry[];
   /** How the last operation on a container ended, or undefined where none did, in this boot or an earlier one. */
   outcomeOf(containerId: string): JournalEntry | undefined;
   /** The last refusal of a restore for this container of a pod, whichever container id it had, of this boot or an earlier one. */
@@ -90,6 +94,16 @@ class FileJournal implements Journal {
     return this.#ofThisBoot().some(
       (entry) => entry.operationId === operationId && entry.state === 'point-of-no-return',
     );
+  }
+
+  noteOf(operationId: string): unknown {
+    return this.#entries.findLast((entry) => entry.operationId === operationId && entry.details['operation'])?.details[
+      'operation'
+    ];
+  }
+
+  outcomes(): JournalEntry[] {
+    return this.#entries.filter(isOutcome);
   }
 
   outcomeOf(containerId: string): JournalEntry | undefined {

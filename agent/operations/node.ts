@@ -6,8 +6,7 @@ import { parseCpu } from '../container/proc.ts';
 import { SnapshotError } from '../errors.ts';
 import { call } from '../host/exec.ts';
 import type { Native } from '../host/native.ts';
-import { attachVolume } from '../store/attach.ts';
-import type { Volume } from '../store/paths.ts';
+import { type AttachedVolume, attachVolume } from '../store/attach.ts';
 
 /** CRIU before this cannot dump internet sockets on kernels from 6.16 on; one rule for all kernels is easier to live with. */
 const CRIU_FLOOR = [4, 2] as const;
@@ -118,17 +117,17 @@ export async function makeWorkDir(config: Config): Promise<{ readonly path: stri
 }
 
 /** Attaches the volume that the agent itself mounts (agentMount mode), for as long as `work` takes. */
-export async function onOwnVolume(
+export async function onOwnVolume<T>(
   { config, native }: { readonly config: Config; readonly native: Native },
-  work: (volume: Volume) => Promise<void>,
-): Promise<void> {
+  work: (volume: AttachedVolume) => Promise<T>,
+): Promise<T> {
   const { path, remove } = await makeWorkDir(config);
   try {
     const { basePath } = config.storage;
     const request = { accessMode: 'agentMount' as const, configured: basePath, asked: undefined, through: undefined };
     const volume = await attachVolume(native, { ...request, below: path });
     try {
-      await work(volume);
+      return await work(volume);
     } finally {
       await volume.detach();
     }

@@ -7,6 +7,7 @@ import type { AgentContext } from './context.ts';
 import type { JournalEntry } from './journal.ts';
 
 const SUCCEEDED = { state: 'succeeded' as const, details: { result: 'succeeded', code: '' } };
+const INTERRUPTED = 'the agent ended in the middle of it';
 
 const MAX_INTERRUPTIONS = 5;
 const SIGKILL = 9;
@@ -16,14 +17,18 @@ const SIGCONT = 18;
  * Brings to an end what an earlier run of the agent left in the middle, by what its journal says. A checkpoint: CRIU died with the
  * agent and the workload runs on, so it may be tried again. A restore before its point of no return: nothing was changed, its
  * halted container is woken. After it: the outcome is unknown, the container is ended and never used again.
- * An operation that the agent keeps dying in is given up.
+ * An operation that the agent keeps dying in is given up. Returns the ids of those that it settled.
  */
-export async function recover(context: AgentContext): Promise<void> {
+export async function recover(context: AgentContext): Promise<readonly string[]> {
   const finished = await finishPending(context);
+  const settled: string[] = [];
   for (const entry of context.journal.openOperations()) {
+    // Not begun: it waits for its turn again.
+    if (entry.state === 'accepted') continue;
     const how = finished.has(entry.operationId) ? SUCCEEDED : await settle(context, entry);
-    const { seq: _seq, at: _at, bootId: _bootId, step: _step, ...rest } = entry;
-    await context.journal.append({ ...rest, ...how });
+    const { seq: _seq, at: _at, bootId: _bootId, step = '', ...rest } = entry;
+    const details = { operation: context.journal.noteOf(entry.operationId), step, ...how.details };
+    await context.journal.append({ ...rest, state: how.state, details });
     context.log.warn(
       {
         operationId: entry.operationId,
@@ -34,7 +39,9 @@ export async function recover(context: AgentContext): Promise<void> {
       },
       'operation of an earlier run was settled',
     );
+    settled.push(entry.operationId);
   }
+  return settled;
 }
 
 async function settle(
@@ -51,7 +58,7 @@ async function settle(
   if (armed !== undefined && (await isSame(context, entry)) && (await tried(context, entry, announce(context, armed))))
     return SUCCEEDED;
   await tried(context, entry, end(context, entry));
-  return { state: 'unknown', details: { result: 'failed', code: 'OUTCOME_UNKNOWN' } };
+  return { state: 'unknown', details: { result: 'failed', code: 'OUTCOME_UNKNOWN', message: INTERRUPTED } };
 }
 
 /** An operation during which the agent died may be what it died of: after a few times it is not tried again. */
@@ -59,7 +66,10 @@ function interruption(context: AgentContext, { containerKey }: JournalEntry) {
   const before = Number(context.journal.outcomeOf(containerKey.containerId)?.details['interruptions'] ?? 0);
   const interruptions = before + 1;
   const retry = interruptions < MAX_INTERRUPTIONS;
-  return { state: 'failed' as const, details: { result: 'failed', code: 'CANCELLED', retry, interruptions } };
+  return {
+    state: 'failed' as const,
+    details: { result: 'failed', code: 'CANCELLED', message: INTERRUPTED, retry, interruptions },
+  };
 }
 
 /** A container that ends meanwhile, or whose control directory leads astray, must not keep the agent from starting. */

@@ -1,18 +1,18 @@
 import { SENTINELS } from '../../contract/keys.ts';
-import { controlDir, hasContext, restoreCompleteText } from '../container/control.ts';
+import { controlDir, restoreCompleteText } from '../container/control.ts';
 import { type Adoption, adopt, holdTerm, type RestoredContainer } from '../container/life.ts';
 import { type PinnedProcess, pinProcess } from '../container/pinned.ts';
 import { type Placeholder, readPlaceholder } from '../container/placeholder.ts';
 import { readProcess } from '../container/tree.ts';
-import { SnapshotError } from '../errors.ts';
+import { asSnapshotError, SnapshotError } from '../errors.ts';
 import type { ProcessId } from '../host/native.ts';
 import type { RestoreWanted } from '../plan/decide.ts';
-import { artifactDir, hasDirectory } from '../store/paths.ts';
 import { holdReader, type ReaderHold } from '../store/readers.ts';
 import { type Artifact, readArtifact } from '../store/verify.ts';
-import { type Attempt, beginAttempt, outcomeOf } from './attempt.ts';
-import { type AgentContext, type OperationRequest, type Outcome, slot, type TooEarly } from './context.ts';
-import { sweepVolume } from './housekeeping.ts';
+import { type Attempt, beginAttempt, mayRetry, outcomeOf } from './attempt.ts';
+import { type AgentContext, type Attempted, type OperationRequest, type Outcome, slot } from './context.ts';
+import { tidyVolume } from './housekeeping.ts';
+import { notReady, requireNotRefusedBefore } from './restore-conditions.ts';
 import {
   applyFiles,
   endContainer,
@@ -46,12 +46,33 @@ export async function restoreContainer(
   context: AgentContext,
   request: Request,
   onRestored: (restored: Restored) => void,
-): Promise<Outcome | TooEarly> {
+): Promise<Attempted> {
+  try {
+    return await restoreOnce(context, request, onRestored);
+  } catch (error) {
+    // Nothing was begun: the container or the volume could not be reached as they must be. The pod must say so all the same.
+    const failure = asSnapshotError(error);
+    if (request.isLastTry || !failure.retryable) {
+      const claim = await context.reporter.claimRestore(request);
+      const outcome = outcomeOf({ failure, failedStep: 'reach', timings: [] }, {});
+      if (!('result' in claim)) await claim.end(outcome, true);
+    }
+    throw failure;
+  }
+}
+
+async function restoreOnce(
+  context: AgentContext,
+  request: Request,
+  onRestored: (restored: Restored) => void,
+): Promise<Attempted> {
   const target = await reachTarget(context, request);
   try {
-    const early = await tooEarly(context, request, target);
+    const early = await notReady(context, request, target);
     if (early !== undefined) return early;
-    const attempt = beginAttempt(context, request, target);
+    const claim = await context.reporter.claimRestore(request);
+    if ('result' in claim) return claim;
+    const attempt = beginAttempt(context, request, target, claim);
     await attempt.note('started');
     const { outcome, restored, details, letGo } = await perform(context, request, target, attempt);
     // First the guard: the container needs it even where the journal cannot be written, or the storage has gone meanwhile.
@@ -61,23 +82,12 @@ export async function restoreContainer(
     } finally {
       await letGo().catch((err: unknown) => context.log.warn({ err }, 'the artifact is still marked as read'));
     }
-    if (context.config.storage.accessMode === 'podMount') await sweepVolume(context, target.volume);
+    await claim.end(outcome, request.isLastTry || !mayRetry(outcome, attempt));
+    if (context.config.storage.accessMode === 'podMount') await tidyVolume(context, target.volume, request.signal);
     return outcome;
   } finally {
     await target.release();
   }
-}
-
-/** Why the container cannot be restored yet. */
-async function tooEarly(context: AgentContext, request: Request, target: Target): Promise<TooEarly | undefined> {
-  const { checkpointId: id, version } = request.wanted;
-  // An artifact gets its name when it is complete: before that there is nothing to look into.
-  if (!(await hasDirectory(target.volume.root, artifactDir(target.volume, { id, version }))))
-    return { result: 'too-early', reason: 'the artifact is not there yet' };
-  const isReady = await hasContext(context.native, target.main.id, target.running.env);
-  const waited = (Date.now() - target.running.startedAtMs) / 1000;
-  if (isReady || waited >= context.config.restore.standbySeconds) return undefined;
-  return { result: 'too-early', reason: `the placeholder has not written ${SENTINELS.context} yet` };
 }
 
 interface Performed {
@@ -103,6 +113,7 @@ async function perform(context: AgentContext, request: Request, target: Target, 
   const deadlineMs = config.restore.restoreTimeoutSeconds * 1000;
   let isTouched = false;
   let filledBytes = 0;
+  let isPrefetched = true;
   const prefetch = new AbortController();
 
   const steps: Step[] = [
@@ -129,7 +140,9 @@ async function perform(context: AgentContext, request: Request, target: Target, 
         const file = `${hold.get().directory}/memory/bulk.pages`;
         const limits = { deadlineMs, signal: prefetch.signal };
         native.prefetch([file], context.node.threads, limits).catch((err: unknown) => {
-          if (!prefetch.signal.aborted) log.debug({ err }, 'prefetch failed');
+          if (prefetch.signal.aborted) return;
+          isPrefetched = false;
+          log.debug({ err }, 'prefetch failed');
         });
       },
     },
@@ -158,6 +171,7 @@ async function perform(context: AgentContext, request: Request, target: Target, 
     {
       name: 'rootfs',
       deadlineMs,
+      cancel: 'ends-container',
       run: async (signal) => {
         await attempt.note('point-of-no-return');
         isTouched = true;
@@ -171,6 +185,7 @@ async function perform(context: AgentContext, request: Request, target: Target, 
     {
       name: 'criu-restore',
       deadlineMs,
+      cancel: 'ends-container',
       run: async (signal) => {
         revived.set(await revive(context, target, images.get(), artifact.get(), { deadlineMs, signal }));
       },
@@ -178,9 +193,12 @@ async function perform(context: AgentContext, request: Request, target: Target, 
     {
       name: 'fill',
       deadlineMs,
+      cancel: 'ends-container',
       run: async (signal) => {
         const { directory } = hold.get();
-        const parts = { directory, images: images.get(), revived: revived.get(), deadlineMs, signal };
+        const totalBytes = artifact.get().record.bulk?.bytes ?? 0;
+        const onProgress = (bytes: number) => attempt.progress(bytes, totalBytes);
+        const parts = { directory, images: images.get(), revived: revived.get(), deadlineMs, signal, onProgress };
         const { root: id } = revived.get();
         const [, bytes] = await together([
           pinProcess(native, id.pid, id.start).then(root.set),
@@ -191,6 +209,7 @@ async function perform(context: AgentContext, request: Request, target: Target, 
     },
     {
       name: 'adopt',
+      cancel: 'ends-container',
       run: async () => {
         const { innerPid } = revived.get();
         const pins = { placeholder: target.main, root: root.get() };
@@ -199,9 +218,10 @@ async function perform(context: AgentContext, request: Request, target: Target, 
         restored.set({ ...container, operationId: request.operationId, adoption });
       },
     },
-    { name: 'continue', run: () => wakeTree(context, images.get(), revived.get()) },
+    { name: 'continue', cancel: 'too-late', run: () => wakeTree(context, images.get(), revived.get()) },
     {
       name: 'confirm',
+      cancel: 'too-late',
       run: async () => {
         await confirmAlive(context, revived.get());
         await attempt.note('armed', guardDetails(restored.get(), controlDir(target.running.env).path));
@@ -209,6 +229,7 @@ async function perform(context: AgentContext, request: Request, target: Target, 
     },
     {
       name: 'release',
+      cancel: 'too-late',
       run: async () => {
         const { path } = controlDir(target.running.env);
         const isThere =
@@ -220,17 +241,22 @@ async function perform(context: AgentContext, request: Request, target: Target, 
     },
   ];
   const result = await runSteps(steps, {
-    signal: request.signal,
+    signal: attempt.signal,
     log,
     defaultDeadlineMs: QUICK_STEP_MS,
     before: target.timings,
     onStep: attempt.step,
+    onTiming: attempt.timing,
   });
   prefetch.abort();
   const letGo = async () => {
     if (hold.filled) await hold.get().stop();
   };
-  const outcome = outcomeOf(result, { filledBytes });
+  const outcome = outcomeOf(result, {
+    filledBytes,
+    ...(artifact.filled ? { criuBytes: artifact.get().record.sizes.criuBytes } : {}),
+    ...(isPrefetched ? {} : { unprefetchedBytes: filledBytes }),
+  });
   const details = artifact.filled ? { artifact: artifact.get().record.operationId } : {};
   if (result.failure === undefined) {
     target.handOver();
@@ -238,16 +264,6 @@ async function perform(context: AgentContext, request: Request, target: Target, 
   }
   if (root.filled) root.get().release();
   return { outcome, restored: undefined, details, letGo };
-}
-
-/** A container that restarts after a refusal asks again; nothing has changed, so the answer is given without another look. */
-function requireNotRefusedBefore(context: AgentContext, request: Request, { record }: Artifact): void {
-  const refused = context.journal.refusalOf(request.pod.uid, request.wanted.container.name);
-  if (refused === undefined || refused.details['artifact'] !== record.operationId) return;
-  throw new SnapshotError(
-    'RESTORE_REFUSED',
-    `this artifact was refused for this pod on this node before (operation ${refused.operationId}): it is not tried again`,
-  );
 }
 
 /** What an agent that starts later needs to go on guarding the container. */

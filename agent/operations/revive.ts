@@ -254,7 +254,14 @@ function handedDescriptors(
 export async function fillMemory(
   context: AgentContext,
   artifact: Artifact,
-  request: { directory: string; images: Images; revived: Revived; deadlineMs: number; signal: AbortSignal },
+  request: {
+    directory: string;
+    images: Images;
+    revived: Revived;
+    deadlineMs: number;
+    signal: AbortSignal;
+    onProgress: (bytes: number) => void;
+  },
 ): Promise<number> {
   const { bulk } = artifact.record;
   if (bulk === null) return 0;
@@ -264,6 +271,7 @@ export async function fillMemory(
     key: Buffer.from(deriveBulkKey(artifact.key, bulk.salt)),
     threads: context.node.threads,
     processes: request.revived.byInnerPid,
+    onProgress: request.onProgress,
     deadlineMs: request.deadlineMs,
     signal: request.signal,
   });

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino';
 import { asSnapshotError, SnapshotError } from '../errors.ts';
+import type { CancelEffect } from './operation.ts';
 
 /** One named step of an operation. The name is the log field, the metric label and the key in the record. */
 export interface Step {
@@ -9,6 +10,8 @@ export interface Step {
   /** Takes back what `run` did or began, when this step or a later one fails. */
   readonly undo?: () => Promise<void>;
   readonly deadlineMs?: number;
+  /** What a cancellation that comes in this step does; `too-late` steps are not told of it. Default `undone`. */
+  readonly cancel?: CancelEffect;
 }
 
 export interface StepTiming {
@@ -54,6 +57,7 @@ export async function together<T extends readonly unknown[]>(
 /** Deadline of steps that do not depend on how much is to be moved. */
 export const QUICK_STEP_MS = 60_000;
 
+const NEVER = new AbortController().signal;
 /** How long taking back one step may hold up the others. */
 const UNDO_MS = 60_000;
 /** How long an abandoned step may take to notice that it was aborted. */
@@ -71,7 +75,7 @@ export async function runSteps(
     readonly defaultDeadlineMs: number;
     /** What was done before the first step, as part of the same operation. */
     readonly before?: readonly StepTiming[];
-    readonly onStep: (name: string) => Promise<void> | void;
+    readonly onStep: (name: string, cancel: CancelEffect) => Promise<void> | void;
     readonly onTiming?: (timing: StepTiming) => void;
   },
 ): Promise<StepsResult> {
@@ -82,10 +86,12 @@ export async function runSteps(
   for (const step of steps) {
     const started = performance.now();
     begun.push(step);
+    const cancel = step.cancel ?? 'undone';
+    const signal = cancel === 'too-late' ? NEVER : context.signal;
     try {
-      if (context.signal.aborted) throw new SnapshotError('CANCELLED', `cancelled before ${step.name}`);
-      await context.onStep(step.name);
-      await withDeadline(step, context.signal, step.deadlineMs ?? context.defaultDeadlineMs);
+      if (signal.aborted) throw cancellation(signal, `cancelled before ${step.name}`);
+      await context.onStep(step.name, cancel);
+      await withDeadline(step, signal, step.deadlineMs ?? context.defaultDeadlineMs);
     } catch (error) {
       failure = asSnapshotError(error);
     }
@@ -105,10 +111,18 @@ export async function runSteps(
   };
 }
 
+/** Who aborts may say why; otherwise somebody cancelled. */
+function cancellation(signal: AbortSignal, message: string): SnapshotError {
+  return signal.reason instanceof SnapshotError ? signal.reason : new SnapshotError('CANCELLED', message);
+}
+
 async function withDeadline(step: Step, outer: AbortSignal, deadlineMs: number): Promise<void> {
   const inner = new AbortController();
-  const cancelled = new SnapshotError('CANCELLED', `cancelled during ${step.name}`);
-  const forward = () => inner.abort(cancelled);
+  let cancelled: SnapshotError | undefined;
+  const forward = () => {
+    cancelled = cancellation(outer, `cancelled during ${step.name}`);
+    inner.abort(cancelled);
+  };
   outer.addEventListener('abort', forward, { once: true });
   // The announcement of the step took its time: an abort that came meanwhile is not told again.
   if (outer.aborted) forward();

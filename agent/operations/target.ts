@@ -1,9 +1,10 @@
+import type { PodView } from '../../contract/pods.ts';
 import { type PinnedProcess, pinProcess } from '../container/pinned.ts';
 import { SnapshotError } from '../errors.ts';
 import type { CheckpointWanted, RestoreWanted } from '../plan/decide.ts';
 import { type AttachedVolume, attachVolume } from '../store/attach.ts';
 import type { RunningContainer } from '../watch/runtime.ts';
-import type { AgentContext, OperationRequest } from './context.ts';
+import type { AgentContext } from './context.ts';
 import { makeWorkDir } from './node.ts';
 import { type StepTiming, stopwatch } from './steps.ts';
 
@@ -53,7 +54,10 @@ async function pinContainer(
 /** Pins the container's process and attaches the volume. */
 export async function reachTarget(
   context: AgentContext,
-  request: OperationRequest<CheckpointWanted | RestoreWanted>,
+  request: {
+    readonly pod: Pick<PodView, 'sandboxId'>;
+    readonly wanted: Pick<CheckpointWanted | RestoreWanted, 'container' | 'basePath'>;
+  },
 ): Promise<Target> {
   const { runtime, native, config } = context;
   const { container, basePath } = request.wanted;
@@ -91,7 +95,10 @@ export async function reachTarget(
 }
 
 /** Kills the main process of a container, whichever it is now. One that is gone needs nothing. */
-export async function killContainer(context: AgentContext, containerId: string): Promise<void> {
+export async function killContainer(
+  context: Pick<AgentContext, 'runtime' | 'native'>,
+  containerId: string,
+): Promise<void> {
   const { main } = await pinContainer(context, containerId);
   try {
     await main.signal(SIGKILL);

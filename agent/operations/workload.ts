@@ -40,8 +40,16 @@ export async function releaseWorker(context: AgentContext, target: Target): Prom
 }
 
 /** Whether a Job's checkpoint has failed for good: what may pass is tried again first. */
-export function isFinal(failure: SnapshotError, { wanted, isLastTry }: OperationRequest<CheckpointWanted>): boolean {
-  return wanted.ofJob && (isLastTry || !failure.retryable);
+export function isFinal(
+  failure: SnapshotError,
+  { wanted, isLastTry, signal }: OperationRequest<CheckpointWanted>,
+  cancelled: AbortSignal = signal,
+): boolean {
+  // Whoever holds its lease says how the Job ends.
+  if (failure.code === 'LEASE_LOST') return false;
+  // Cancelled by a caller rather than by the end of the agent: they do not want it any more.
+  const isUnwanted = failure.code === 'CANCELLED' && cancelled.aborted && !signal.aborted;
+  return wanted.ofJob && (isLastTry || isUnwanted || !failure.retryable);
 }
 
 /** A checkpoint Job exists for nothing else: ending its container makes it fail at once and frees what it holds. */

@@ -2,12 +2,16 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { newAgent, type Operations } from '../../agent/agent.ts';
+import { newAgent } from '../../agent/agent.ts';
 import { parseConfig } from '../../agent/config.ts';
 import { type ErrorCode, SnapshotError } from '../../agent/errors.ts';
-import type { AgentContext, Outcome, TooEarly } from '../../agent/operations/context.ts';
+import type { AgentContext, OperationRequest, Outcome, TooEarly } from '../../agent/operations/context.ts';
 import { type Journal, openJournal, type Transition } from '../../agent/operations/journal.ts';
-import type { PodSource } from '../../agent/watch/cri.ts';
+import type { Performers } from '../../agent/operations/perform.ts';
+import { newRegistry } from '../../agent/operations/registry.ts';
+import { noReporter } from '../../agent/operations/reporter.ts';
+import type { CheckpointWanted, RestoreWanted } from '../../agent/plan/decide.ts';
+import type { PodSource } from '../../agent/watch/source.ts';
 import { ANNOTATIONS, LABELS } from '../../contract/keys.ts';
 import type { ContainerView, PodView } from '../../contract/pods.ts';
 import { memoryLog } from '../fakes/log.ts';
@@ -46,7 +50,7 @@ const target = (changes: Partial<PodView> = {}) => pod({ labels: { [LABELS.check
 
 type Ended = Outcome | TooEarly;
 const done: Outcome = { result: 'succeeded', timings: [{ step: 'a', seconds: 0.123456 }], figures: { bulkBytes: 7 } };
-const early: Ended = { result: 'too-early', reason: 'not ready' };
+const early: TooEarly = { result: 'too-early', reason: 'not ready', code: 'QUIESCE_TIMEOUT' };
 const failed = (code: ErrorCode): Outcome => ({
   result: 'failed',
   failure: new SnapshotError(code, 'no', { cause: new Error('deep') }),
@@ -63,6 +67,8 @@ function agentAtWork(answers: readonly (Ended | Error | Promise<Ended>)[], confi
   let tell: (uid: string) => void = () => undefined;
   const source: PodSource = {
     pod: (uid) => pods.get(uid),
+    pods: () => pods.values(),
+    staleReason: () => undefined,
     run: (changed, signal) => {
       tell = changed;
       return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
@@ -73,20 +79,26 @@ function agentAtWork(answers: readonly (Ended | Error | Promise<Ended>)[], confi
     journal,
     log: logged.log,
     liveOperations: new Set<string>(),
+    reporter: noReporter,
   } as unknown as AgentContext;
-  const perform = async (kind: string, { wanted, operationId, signal }: Parameters<Operations['checkpoint']>[1]) => {
+  const perform = async (
+    kind: string,
+    { wanted, operationId, signal }: OperationRequest<CheckpointWanted | RestoreWanted>,
+  ) => {
     attempts.push({ kind, containerId: wanted.container.id, operationId, signal });
     expect(context.liveOperations.has(operationId)).toBe(true);
     const answer = await (answers[attempts.length - 1] ?? answers.at(-1));
     if (answer instanceof Error) throw answer;
     return answer as Ended;
   };
-  const operations: Operations = {
+  const performers: Performers = {
     checkpoint: (_, request) => perform('checkpoint', request),
-    restore: (_, request) => perform('restore', request as unknown as Parameters<Operations['checkpoint']>[1]),
+    restore: (_, request) => perform('restore', request),
   };
   const stop = new AbortController();
-  const ended = newAgent(context, source, { add: () => undefined }, operations).run(stop.signal);
+  const registry = newRegistry();
+  const parts = { pods: source, guards: { add: () => undefined }, registry, performers };
+  const ended = newAgent(context, parts).run(stop.signal);
   const say = async (...views: PodView[]) => {
     for (const view of views) pods.set(view.uid, view);
     for (const { uid } of views) tell(uid);

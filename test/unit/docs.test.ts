@@ -105,7 +105,9 @@ describe('docs/protocol.md', () => {
 
 describe('docs/operations.md', () => {
   it('has a row for every step of an operation, and no other', () => {
-    const operations = ['checkpoint', 'restore', 'target'].map((name) => read(`agent/operations/${name}.ts`)).join('');
+    const operations = ['checkpoint', 'adoption', 'restore', 'target']
+      .map((name) => read(`agent/operations/${name}.ts`))
+      .join('');
     const steps = matches(operations, /(?:\bname: |\bstep: |\blap\()'([a-z-]+)'/g);
     const table = rows(read('docs/operations.md')).filter((cells) =>
       /^(both|checkpoint|restore)$/.test(cells[2] ?? ''),

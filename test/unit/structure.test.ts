@@ -2,36 +2,52 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { describe, expect, it } from 'vitest';
 
-/** Which rooms of agent/ a room may import from. `types`: only what is erased. */
+/** Which rooms a room may import from: those of agent/, and two that other programs use as well. `types`: only what is erased. */
 const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: readonly string[] }>> = {
   'main.ts': {
+    values: ['serve.ts', 'config.ts', 'config-original.ts', 'config-reload.ts', 'errors.ts', 'version.ts'],
+  },
+  'serve.ts': {
     values: [
       'agent.ts',
+      'doors.ts',
+      'api',
+      'cluster',
       'config.ts',
-      'config-original.ts',
       'errors.ts',
-      'version.ts',
       'host',
       'operations',
       'store',
+      'version.ts',
       'watch',
     ],
   },
+  'doors.ts': { values: ['api', 'operations', 'version.ts'], types: ['config.ts'] },
   'agent.ts': { values: ['errors.ts', 'operations', 'plan', 'contract'], types: ['watch'] },
-  watch: { values: ['errors.ts', 'contract'] },
+  api: { values: ['errors.ts', 'contract', 'operations'], types: ['store'] },
+  cluster: {
+    values: ['config.ts', 'errors.ts', 'contract', 'kube', 'operations', 'store', 'watch'],
+    types: ['api', 'host', 'plan'],
+  },
+  watch: { values: ['errors.ts', 'contract', 'kube'] },
   plan: { values: ['contract'] },
   operations: {
-    values: ['container', 'criu', 'store', 'host', 'errors.ts', 'version.ts', 'contract'],
-    types: ['plan', 'watch', 'config.ts'],
+    values: ['container', 'criu', 'store', 'host', 'errors.ts', 'version.ts', 'contract', 'plan'],
+    types: ['watch', 'config.ts'],
   },
   container: { values: ['errors.ts', 'contract'], types: ['host'] },
   criu: { values: ['host', 'errors.ts'] },
   store: { values: ['errors.ts', 'contract'], types: ['host'] },
   host: { values: ['errors.ts'] },
-  'config.ts': { values: ['config-original.ts', 'errors.ts'] },
+  'config-reload.ts': { values: ['config.ts', 'config-live.ts', 'config-original.ts', 'errors.ts'] },
+  'config-live.ts': { values: ['config.ts', 'config-original.ts'] },
+  'config.ts': { values: ['config-original.ts', 'config-services.ts', 'errors.ts'] },
+  'config-services.ts': { values: [] },
   'config-original.ts': { values: [] },
   'errors.ts': { values: [] },
   'version.ts': { values: [] },
+  contract: { values: [] },
+  kube: { values: [] },
 };
 
 interface Import {
@@ -40,9 +56,12 @@ interface Import {
   readonly typeOnly: boolean;
 }
 
-const files = readdirSync('agent', { recursive: true, encoding: 'utf8' })
-  .filter((name) => name.endsWith('.ts'))
-  .map((name) => join('agent', name));
+const OUTSIDE = ['contract', 'kube'];
+const files = ['agent', ...OUTSIDE].flatMap((top) =>
+  readdirSync(top, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
+    .map((name) => join(top, name)),
+);
 const text = new Map(files.map((file) => [file, readFileSync(file, 'utf8')]));
 const imports = files.flatMap(importsOf);
 
@@ -58,13 +77,16 @@ function importsOf(file: string): Import[] {
   });
 }
 
-const roomOf = (path: string) => (path.startsWith('contract/') ? 'contract' : (path.split('/')[1] ?? path));
-const isOwn = (path: string) => path.startsWith('agent/') || path.startsWith('contract/');
+const roomOf = (path: string) => {
+  const [top = '', next = path] = path.split('/');
+  return OUTSIDE.includes(top) ? top : next;
+};
+const isOwn = (path: string) => path.startsWith('agent/') || OUTSIDE.some((top) => path.startsWith(`${top}/`));
 const importersOf = (library: RegExp) => [
   ...new Set(imports.filter(({ target }) => library.test(target)).map(({ file }) => file)),
 ];
 
-describe('the structure of the agent', () => {
+describe('the structure of the product', () => {
   it('has imports that point one way, as the table of rooms says', () => {
     const wrong = imports
       .filter(({ target }) => isOwn(target))
@@ -107,10 +129,15 @@ describe('the structure of the agent', () => {
 
   it.each([
     ['child processes', /^execa$/, ['agent/host/exec.ts']],
-    ['the runtime', /^@grpc\//, ['agent/watch/runtime.ts']],
+    ['the runtime', /^@grpc\//, ['agent/api', 'agent/watch/runtime.ts']],
+    ['the Kubernetes API', /^@kubernetes\//, ['kube']],
+    ['changes of files', /^chokidar$/, ['agent/config-reload.ts']],
     ['child processes past execa', /^(node:)?(child_process|cluster|worker_threads)$/, []],
   ])('has one door to %s', (_, library, doors) => {
-    expect(importersOf(library)).toEqual(doors);
+    const isBelow = (file: string) => (door: string) => file === door || file.startsWith(`${door}/`);
+    const importers = importersOf(library);
+    expect(importers.filter((file) => !doors.some(isBelow(file)))).toEqual([]);
+    expect(doors.filter((door) => !importers.some((file) => isBelow(file)(door)))).toEqual([]);
   });
 
   it('keeps files short: main within 120 lines, none beyond 300', () => {

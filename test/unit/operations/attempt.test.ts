@@ -6,6 +6,8 @@ import { ERRORS, type ErrorCode, SnapshotError } from '../../../agent/errors.ts'
 import { beginAttempt, outcomeOf } from '../../../agent/operations/attempt.ts';
 import type { AgentContext, OperationRequest } from '../../../agent/operations/context.ts';
 import { type Journal, openJournal } from '../../../agent/operations/journal.ts';
+import { newRegistry } from '../../../agent/operations/registry.ts';
+import type { Claim } from '../../../agent/operations/reporter.ts';
 import type { Target } from '../../../agent/operations/target.ts';
 import type { RestoreWanted } from '../../../agent/plan/decide.ts';
 
@@ -19,6 +21,13 @@ afterEach(async () => {
   await journal.close();
   await rm(top, { recursive: true, force: true });
 });
+
+const claim: Claim = {
+  lost: new AbortController().signal,
+  isCompleted: false,
+  declareComplete: () => Promise.resolve(),
+  end: () => Promise.resolve(),
+};
 
 function attempt() {
   const request: OperationRequest<RestoreWanted> = {
@@ -34,9 +43,16 @@ function attempt() {
     },
     isLastTry: false,
     signal: new AbortController().signal,
+    fingerprint: '',
+    begin: () => handle,
   };
-  const target = { running: { id: 'c' }, main: { id: { pid: 10, start: 500 } } } as unknown as Target;
-  return beginAttempt({ journal } as unknown as AgentContext, request, target);
+  const handle = newRegistry().open({
+    ...{ id: 'op', requestId: 'request', fingerprint: '', kind: 'restore', origin: 'annotation', traceId: 'trace' },
+    target: { namespace: 'team', pod: 'worker', podUid: 'uid', container: 'main', containerId: 'c' },
+    ...{ checkpointId: 'ckpt', version: '1' },
+  });
+  const target = { timings: [], running: { id: 'c' }, main: { id: { pid: 10, start: 500 } } } as unknown as Target;
+  return beginAttempt({ journal } as unknown as AgentContext, request, target, claim);
 }
 const failure = (code: ErrorCode) =>
   outcomeOf({ failure: new SnapshotError(code, 'no'), failedStep: 'fill', timings: [] }, {});
@@ -45,7 +61,7 @@ describe('an attempt in the journal', () => {
   it('names the container’s process, and how far it came', async () => {
     const one = attempt();
     await one.note('started');
-    await one.step('verify');
+    await one.step('verify', 'undone');
     expect(journal.openOperations()).toMatchObject([
       {
         operationId: 'op',

@@ -1,0 +1,99 @@
+import type { UntypedServiceImplementation } from '@grpc/grpc-js';
+import { SnapshotError } from '../errors.ts';
+import type { AgentService, ArtifactView, Caller } from '../operations/service.ts';
+import { maySee } from './callers.ts';
+import { type Desk, unary } from './rpc-call.ts';
+import type { StorageFields } from './rpc-fields.ts';
+import { checkpointMessage, mismatchMessage, nodeMessage } from './rpc-messages.ts';
+import { requireNamespace } from './rpc-operations.ts';
+import {
+  type ArtifactMessage,
+  artifactRequest,
+  type CheckMessage,
+  checkRequest,
+  deleteRequest,
+  listCheckpointsRequest,
+} from './rpc-requests.ts';
+
+type ListMessage = Parameters<typeof listCheckpointsRequest>[0];
+type DeleteMessage = Parameters<typeof deleteRequest>[0];
+
+/** The calls about artifacts and the node. */
+export function artifactCalls(desk: Desk, service: AgentService): UntypedServiceImplementation {
+  const { protocol } = desk;
+  return {
+    CheckCompatibility: unary<CheckMessage>(desk, { name: 'CheckCompatibility' }, async (request, context) => {
+      const { kind, ...check } = checkRequest(request);
+      context.aim({
+        ...check.target,
+        check: kind,
+        ...('id' in check && { checkpointId: check.id, version: check.version }),
+      });
+      requireNamespace(context.caller, check.target.namespace);
+      requireStorage(context.caller, check.storage);
+      const { caller, signal } = context;
+      const reasons =
+        'id' in check
+          ? await hidingForeign(check, () => service.checkRestore(check, caller, signal))
+          : await service.checkCheckpoint(check, caller, signal);
+      return { compatible: reasons.length === 0, mismatches: reasons.map(mismatchMessage) };
+    }),
+    ListCheckpoints: unary<ListMessage>(desk, { name: 'ListCheckpoints' }, async (request, { caller }) => {
+      const list = listCheckpointsRequest(request);
+      requireStorage(caller, list.storage);
+      const { artifacts, next } = await service.listArtifacts(list, caller);
+      const own = artifacts.filter((view) => isOwn(view, caller));
+      return { checkpoints: own.map((view) => checkpointMessage(view, protocol)), next_page_token: next };
+    }),
+    GetCheckpoint: unary<ArtifactMessage>(desk, { name: 'GetCheckpoint' }, async (request, { caller, aim }) => {
+      const artifact = artifactRequest(request);
+      aim({ checkpointId: artifact.id, version: artifact.version });
+      requireStorage(caller, artifact.storage);
+      const view = await hidingForeign(artifact, () => service.getArtifact(artifact, caller));
+      if (!isOwn(view, caller)) throw notFound(artifact);
+      return checkpointMessage(view, protocol);
+    }),
+    VerifyCheckpoint: unary<ArtifactMessage>(desk, { name: 'VerifyCheckpoint' }, async (request, context) => {
+      const artifact = artifactRequest(request);
+      context.aim({ checkpointId: artifact.id, version: artifact.version });
+      requireStorage(context.caller, artifact.storage);
+      return await hidingForeign(artifact, () => service.verifyArtifact(artifact, context.caller, context.signal));
+    }),
+    DeleteCheckpoint: unary<DeleteMessage>(desk, { name: 'DeleteCheckpoint' }, async (request, context) => {
+      const artifact = deleteRequest(request);
+      context.aim({ checkpointId: artifact.id, version: artifact.version });
+      requireStorage(context.caller, artifact.storage);
+      await hidingForeign(artifact, () => service.deleteArtifact(artifact, context.caller, context.signal));
+      return {};
+    }),
+    GetNodeInfo: unary(desk, { name: 'GetNodeInfo' }, () => nodeMessage(service.nodeInfo())),
+  };
+}
+
+function requireStorage(caller: Caller, { through }: StorageFields): void {
+  requireNamespace(caller, through.namespace);
+}
+
+/** What has no record that can be believed belongs to nobody: only who may see all sees it. */
+function isOwn({ record }: ArtifactView, caller: Caller): boolean {
+  return caller.namespaces === 'all' || (record !== undefined && maySee(caller, record.source.namespace));
+}
+
+interface Name {
+  readonly id: string;
+  readonly version: string;
+}
+
+/** That there is an artifact of another namespace is not told. */
+async function hidingForeign<T>(name: Name, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (thrown) {
+    if (thrown instanceof SnapshotError && thrown.code === 'ARTIFACT_FOREIGN') throw notFound(name);
+    throw thrown;
+  }
+}
+
+function notFound({ id, version }: Name): SnapshotError {
+  return new SnapshotError('ARTIFACT_NOT_FOUND', `there is no artifact ${id}, version ${version}`);
+}

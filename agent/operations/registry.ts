@@ -1,0 +1,235 @@
+import { createHash } from 'node:crypto';
+import type { SnapshotError } from '../errors.ts';
+import type { Outcome } from './context.ts';
+import type { JournalEntry } from './journal.ts';
+import {
+  type CancelEffect,
+  FINAL_STATES,
+  type OperationChange,
+  type OperationFailure,
+  type OperationKind,
+  type Operations,
+  type OperationTarget,
+  type OperationView,
+  type Progress,
+} from './operation.ts';
+import { viewOfEntry } from './operation-journal.ts';
+import type { StepTiming } from './steps.ts';
+
+/** Ended operations that are remembered, at most. */
+const MAX_ENDED = 2_000;
+/** Watchers need not see every byte: progress is told this often at most. */
+const PROGRESS_EVERY_MS = 200;
+
+const NO_PROGRESS: Progress = { bytes: 0, totalBytes: 0, bytesPerSecond: 0 };
+
+export interface NewOperation {
+  readonly id: string;
+  readonly requestId: string;
+  /** Tells apart requests of the same id with other contents. */
+  readonly fingerprint: string;
+  readonly kind: OperationKind;
+  readonly origin: OperationView['origin'];
+  readonly target: OperationTarget;
+  readonly checkpointId: string;
+  readonly version: string;
+  readonly traceId: string;
+}
+
+/** Who performs an operation tells through this how it goes. */
+export interface OperationHandle {
+  readonly view: OperationView;
+  /** Aborts when somebody cancels the operation. */
+  readonly cancelled: AbortSignal;
+  waiting(reason: string): void;
+  started(): void;
+  step(name: string, effect: CancelEffect): void;
+  stepEnded(timing: StepTiming): void;
+  /** Bytes of the current step so far; `totalBytes` 0 where it is not known. */
+  progress(bytes: number, totalBytes: number): void;
+  ended(outcome: Outcome): void;
+}
+
+/** Operations, and the way to make new ones. */
+export interface Registry extends Operations {
+  open(operation: NewOperation): OperationHandle;
+  /** The newest operation of a request id, and the fingerprint of its request. */
+  ofRequest(requestId: string): { readonly view: OperationView; readonly fingerprint: string } | undefined;
+  /** Takes over what the journal knows of earlier runs. Listeners are told of those that ended only now, by their ids in `news`. */
+  load(entries: readonly JournalEntry[], news?: readonly string[]): void;
+}
+
+interface Known {
+  view: OperationView;
+  fingerprint: string;
+  readonly cancel: AbortController;
+  readonly wake: Set<() => void>;
+  stepBeganMs: number;
+  toldProgressMs: number;
+}
+
+/** The request id of what an annotation asks for: the same pod, container and checkpoint always give the same one. */
+export function annotationRequestId(podUid: string, containerId: string, checkpointId: string): string {
+  return createHash('sha256').update(`${podUid}\n${containerId}\n${checkpointId}`).digest('hex').slice(0, 32);
+}
+
+export function newRegistry(now: () => number = Date.now): Registry {
+  const known = new Map<string, Known>();
+  const listeners: ((change: OperationChange) => void)[] = [];
+
+  const add = (view: OperationView, fingerprint: string): Known => {
+    const one: Known = {
+      view,
+      fingerprint,
+      cancel: new AbortController(),
+      wake: new Set(),
+      stepBeganMs: 0,
+      toldProgressMs: 0,
+    };
+    known.set(view.id, one);
+    forgetOldest(known);
+    return one;
+  };
+  const change = (one: Known, changes: Partial<OperationView>, ended?: StepTiming) => {
+    one.view = { ...one.view, ...changes, revision: one.view.revision + 1 };
+    for (const listener of listeners) listener({ view: one.view, ended });
+    for (const wake of one.wake) wake();
+  };
+
+  return {
+    open: (operation) => {
+      const { fingerprint, ...rest } = operation;
+      const one = add({ ...fresh(now()), ...rest }, fingerprint);
+      change(one, {});
+      return handleOf(one, change, now);
+    },
+    get: (id) => known.get(id)?.view,
+    list: () => [...known.values()].map(({ view }) => view).sort((a, b) => b.createdAtMs - a.createdAtMs),
+    ofRequest: (requestId) => [...known.values()].findLast(({ view }) => view.requestId === requestId),
+    watch: (id, afterRevision, signal) => follow(known.get(id), afterRevision, signal),
+    cancel: (id) => {
+      const one = known.get(id);
+      if (one !== undefined && !FINAL_STATES.has(one.view.state)) one.cancel.abort();
+      return one?.view;
+    },
+    onChange: (listener) => {
+      listeners.push(listener);
+    },
+    load: (entries, news = []) => {
+      for (const entry of entries) {
+        if (known.has(entry.operationId)) continue;
+        const { view, fingerprint } = viewOfEntry(entry);
+        const one = add(view, fingerprint);
+        if (news.includes(view.id)) change(one, {});
+      }
+    },
+  };
+}
+
+function fresh(createdAtMs: number) {
+  return {
+    state: 'queued',
+    waitingFor: '',
+    step: '',
+    progress: NO_PROGRESS,
+    cancelEffect: 'undone',
+    createdAtMs,
+    startedAtMs: undefined,
+    endedAtMs: undefined,
+    timings: [],
+    figures: {},
+    adopted: false,
+    failure: undefined,
+    revision: 0,
+  } as const;
+}
+
+function handleOf(
+  one: Known,
+  change: (one: Known, changes: Partial<OperationView>, ended?: StepTiming) => void,
+  now: () => number,
+): OperationHandle {
+  return {
+    get view() {
+      return one.view;
+    },
+    cancelled: one.cancel.signal,
+    waiting: (reason) => {
+      if (one.view.state !== 'waiting' || one.view.waitingFor !== reason)
+        change(one, { state: 'waiting', waitingFor: reason });
+    },
+    started: () => change(one, { state: 'running', waitingFor: '', startedAtMs: now() }),
+    step: (name, effect) => {
+      one.stepBeganMs = now();
+      change(one, { step: name, cancelEffect: effect, progress: NO_PROGRESS });
+    },
+    stepEnded: (timing) => change(one, { timings: [...one.view.timings, timing] }, timing),
+    progress: (bytes, totalBytes) => {
+      const at = now();
+      if (at - one.toldProgressMs < PROGRESS_EVERY_MS) return;
+      one.toldProgressMs = at;
+      const seconds = Math.max(1, at - one.stepBeganMs) / 1000;
+      change(one, { progress: { bytes, totalBytes, bytesPerSecond: Math.round(bytes / seconds) } });
+    },
+    ended: (outcome) => change(one, { ...endOf(outcome), endedAtMs: now() }),
+  };
+}
+
+/** What the end of an operation changes in its view. */
+function endOf(outcome: Outcome): Partial<OperationView> {
+  const { failure, result } = outcome;
+  return {
+    state: result === 'adopted' ? 'succeeded' : result,
+    adopted: result === 'adopted',
+    waitingFor: '',
+    step: outcome.failedStep ?? '',
+    cancelEffect: 'too-late',
+    timings: outcome.timings,
+    figures: outcome.figures,
+    failure: failure && failureView(failure),
+  };
+}
+
+function failureView(failure: SnapshotError): OperationFailure {
+  const { code, message, advice, retryable, reasons } = failure;
+  return { code, message, advice, retryable, reasons };
+}
+
+function forgetOldest(known: Map<string, Known>): void {
+  if (known.size <= MAX_ENDED) return;
+  // A map keeps the order of insertion: the first that is final is the oldest.
+  for (const [id, { view, wake }] of known) {
+    if (known.size <= MAX_ENDED) return;
+    if (FINAL_STATES.has(view.state) && wake.size === 0) known.delete(id);
+  }
+}
+
+async function* follow(
+  one: Known | undefined,
+  afterRevision: number,
+  signal: AbortSignal,
+): AsyncGenerator<OperationView> {
+  if (one === undefined) return;
+  let seen = afterRevision;
+  let wake: () => void = () => undefined;
+  const ring = () => wake();
+  one.wake.add(ring);
+  signal.addEventListener('abort', ring, { once: true });
+  try {
+    while (!signal.aborted) {
+      const { view } = one;
+      if (view.revision > seen) {
+        seen = view.revision;
+        yield view;
+      }
+      if (FINAL_STATES.has(view.state)) return;
+      if (one.view.revision > seen || signal.aborted) continue;
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+  } finally {
+    one.wake.delete(ring);
+    signal.removeEventListener('abort', ring);
+  }
+}

@@ -1,0 +1,186 @@
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { type Agent, newAgent } from './agent.ts';
+import { newMetrics, type ScrapeSources } from './api/metrics.ts';
+import type { EventMetrics } from './api/metrics-events.ts';
+import { type ClusterLink, openCluster, readAgentId } from './cluster/open.ts';
+import { type Config, type LiveConfig, socketPath } from './config.ts';
+import { type DoorInput, openGrpc, openHttp, openTracing } from './doors.ts';
+import { SnapshotError } from './errors.ts';
+import { type Native, openNative } from './host/native.ts';
+import type { AgentContext } from './operations/context.ts';
+import { newGuards } from './operations/guards.ts';
+import { keepSwept } from './operations/housekeeping.ts';
+import { openJournal } from './operations/journal.ts';
+import { type NodeFacts, onOwnVolume, prepareRunDir, readNode } from './operations/node.ts';
+import { nodeInfoOf } from './operations/node-info.ts';
+import { lockNode } from './operations/node-lock.ts';
+import { recover } from './operations/recovery.ts';
+import { newRegistry } from './operations/registry.ts';
+import { newRequests, resumeRequests } from './operations/requests.ts';
+import { openRetention, runRetention } from './operations/retention.ts';
+import { loadRecordKeys } from './store/key.ts';
+import { AGENT_VERSION } from './version.ts';
+import { newFileHints } from './watch/file-hints.ts';
+import { openRuntime, type Runtime } from './watch/runtime.ts';
+import type { PodSource } from './watch/source.ts';
+
+/** How long a quick verb of the native helper may take. */
+const VERB_DEADLINE_MS = 30_000;
+const STARTING = ['the agent is starting'] as const;
+
+export interface ServeInput {
+  /** As it is at the start. */
+  readonly config: Config;
+  /** From now on follows the file; told of what becomes of each change. */
+  readonly follow: (reloaded: EventMetrics['configReloaded']) => LiveConfig;
+  readonly log: Logger;
+}
+
+/** Starts everything in order, runs until the signal, stops in reverse. */
+export async function serve({ config, follow, log }: ServeInput, signal: AbortSignal): Promise<void> {
+  const native = openNative({
+    helperPath: config.paths.helper,
+    procRoot: config.host.procRoot,
+    deadlineMs: VERB_DEADLINE_MS,
+  });
+  const node = await readNode(config, native);
+  const runtime = openRuntime(socketPath(config));
+  const version = await runtime.version();
+  const metrics = newMetrics({ version: AGENT_VERSION, criu: node.criu, kernel: node.kernel, runtime: version });
+  const live = follow(metrics.events.configReloaded);
+  let readiness: () => readonly string[] = () => STARTING;
+  const ready = (say: () => readonly string[]) => {
+    readiness = say;
+  };
+  const doors = { live, log, metrics, readiness: () => readiness() };
+  // Before anything that may take long: kubelet asks whether the agent lives.
+  const closeHttp = await openHttp(doors);
+  try {
+    const lock = await lockNode(native, config.paths.stateDir, { log, signal });
+    if (lock === undefined) return;
+    const lost = new AbortController();
+    void lock.ended.then(() => lost.abort(new SnapshotError('INTERNAL', 'the lock of this node was lost')));
+    const parts = { live, log, native, node, runtime, runtimeVersion: version, doors, ready };
+    await work(parts, AbortSignal.any([signal, lost.signal]));
+    lost.signal.throwIfAborted();
+    lock.stop();
+  } finally {
+    readiness = () => ['the agent is being stopped'];
+    runtime.close();
+    await closeHttp();
+    log.info('stopped');
+  }
+}
+
+interface Parts {
+  readonly live: LiveConfig;
+  readonly log: Logger;
+  readonly native: Native;
+  readonly node: NodeFacts;
+  readonly runtime: Runtime;
+  readonly runtimeVersion: string;
+  readonly doors: DoorInput;
+  /** From now on, this says why the agent is not ready. */
+  readonly ready: (say: () => readonly string[]) => void;
+}
+
+async function work(parts: Parts, signal: AbortSignal): Promise<void> {
+  const { live, log, native, runtime, doors } = parts;
+  const config = live.current();
+  await prepareRunDir(config, native);
+  const state = await openState(parts);
+  const { registry, journal } = state;
+  registry.onChange((change) => doors.metrics.operations.changed(change));
+  const closeTracing = await openTracing(doors, registry);
+  try {
+    const holderId = await readAgentId(config.paths.stateDir);
+    const { events: metrics } = doors.metrics;
+    const cluster = await openCluster({ ...{ config, env: process.env, runtime, native, log, holderId, metrics } });
+    try {
+      await attend(parts, state, cluster, signal);
+    } finally {
+      await cluster.close();
+    }
+  } finally {
+    await closeTracing();
+    await journal.close();
+  }
+}
+
+/** What an earlier run left on this node. */
+async function openState({ live, log, native, node, doors }: Parts) {
+  const { storage, paths } = live.current();
+  const { file: path, create, previousFiles } = storage.key;
+  const keys = await loadRecordKeys({ path, create, olderPaths: previousFiles });
+  const journal = await openJournal({ path: join(paths.stateDir, 'journal.jsonl'), bootId: node.bootId });
+  for (const warning of journal.warnings) log.error({ warning }, 'journal');
+  const retentionSetup = { rules: () => live.current().retention, node, keys, log, metrics: doors.metrics.events };
+  return {
+    keys,
+    journal,
+    guards: newGuards({ native, journal, log }),
+    registry: newRegistry(),
+    retention: openRetention(retentionSetup),
+    retentionSetup,
+  };
+}
+
+type State = Awaited<ReturnType<typeof openState>>;
+
+/** Settles what was left in the middle, then serves pods and callers until the signal. */
+async function attend(
+  parts: Parts,
+  { retentionSetup, registry, guards, ...state }: State,
+  { pods, reporter }: ClusterLink,
+  signal: AbortSignal,
+): Promise<void> {
+  const { live, log, native, node, runtime, runtimeVersion, doors } = parts;
+  const context: AgentContext = {
+    ...{ ...state, runtime, native, node, log, reporter },
+    restoredRoot: guards.rootOf,
+    liveOperations: new Set(),
+    get config() {
+      return live.current();
+    },
+  };
+  registry.load(state.journal.outcomes(), await recover(context));
+  await guards.resume();
+  await keepSwept(context, signal);
+  const { events } = doors.metrics;
+  const hints = newFileHints({ log, lookAgain: (key) => agent.lookAgain(key) });
+  const watched = { onPickedUp: events.eventHandled, onAwaited: hints.awaited };
+  const agent: Agent = newAgent(context, { pods, guards, registry, ...watched });
+  const nodeInfo = nodeInfoOf(live.current(), node, runtimeVersion);
+  events.capabilitiesSeen(nodeInfo.capabilities);
+  doors.metrics.readAtScrape(scrapeSources(live, agent, pods));
+  const requests = { context, registry, desk: agent };
+  const service = newRequests({ ...requests, nodeInfo });
+  await resumeRequests(requests);
+  const closeGrpc = await openGrpc(doors, { service, operations: registry });
+  parts.ready(() => [pods.staleReason() ?? []].flat());
+  log.info({ version: AGENT_VERSION, runtime: runtimeVersion, criu: node.criu, kernel: node.kernel }, 'started');
+  void runRetention(state.retention, retentionSetup, {
+    intervalMs: () => live.current().retention.intervalSeconds * 1000,
+    onVolume: (volumeWork) => onOwnVolume(context, volumeWork),
+    signal,
+  });
+  try {
+    await agent.run(signal);
+  } finally {
+    hints.close();
+    await closeGrpc();
+  }
+}
+
+function scrapeSources(live: LiveConfig, agent: Agent, pods: PodSource): ScrapeSources {
+  return {
+    stepDeadlineSeconds: (kind) => {
+      const { checkpoint, restore } = live.current();
+      return kind === 'checkpoint' ? checkpoint.timeoutSeconds : restore.restoreTimeoutSeconds;
+    },
+    quarantinedTargets: () => agent.quarantined(),
+    watchContactAgeSeconds: () => pods.contactAgeSeconds?.(),
+    watchedPods: () => [...pods.pods()].length,
+  };
+}
