@@ -5,6 +5,7 @@ import type { Placeholder } from '../container/placeholder.ts';
 import { lookAtTasks } from '../container/tasks.ts';
 import { readTree } from '../container/tree.ts';
 import { admissionProblems, readImages } from '../criu/images/admission.ts';
+import { cutExternalMasters } from '../criu/images/mount-sharing.ts';
 import { readProcesses } from '../criu/images/processes.ts';
 import { rewriteSockets } from '../criu/images/socket-rewrite.ts';
 import { rearmTimers } from '../criu/images/timers.ts';
@@ -189,6 +190,7 @@ export async function revive(
   const { record } = artifact;
   const { config, native } = context;
   await rearmTimers(images.criu);
+  await cutExternalMasters(images.criu);
   await rewriteSockets(images.criu, { sourceIps: record.source.podIps, targetIps: [...target.podIps] });
   const { fds, inherited } = handedDescriptors(record.process.stdio, record.process.tty);
   const rootPath = join(target.workDir, 'root');
