@@ -33,7 +33,7 @@ const HELPER = `#!/bin/sh
 gate=/opt/faults/gates/helper
 if [ "$1" != pin ] && [ -e $gate ]; then
   read -r step verb <$gate
-  last=$(grep '"step":' /var/lib/snapshot-agent/journal.jsonl | tail -n 1)
+  last=$(grep '"state":"step"' /var/lib/snapshot-agent/journal.jsonl | tail -n 1)
   case $last in
   *"\\"step\\":\\"$step\\""*)
     if [ -z "$verb" ] || [ "$verb" = "$1" ]; then

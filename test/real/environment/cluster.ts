@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { chmod, mkdir, mkdtemp } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { KUBELET_LABELS } from '../../../contract/keys.ts';
@@ -111,6 +111,7 @@ export class Cluster {
       },
     };
     const sandboxId = await this.cri.runPodSandbox(config);
+    await limitProcesses(config.linux.cgroup_parent);
     const ip = hostNetwork ? '' : await this.cri.podIp(sandboxId);
     await directory.writeHosts(ip, request.name);
     return new Pod(this.cri, { sandboxId, config, ip, directory });
@@ -161,4 +162,10 @@ export class Cluster {
   leftovers(): string[] {
     return leftovers(this.directory, this.bridge);
   }
+}
+
+/** As kubelet does with its podPidsLimit: what a pod forks without end must not take this machine's processes. */
+async function limitProcesses(podCgroup: string): Promise<void> {
+  const file = join('/sys/fs/cgroup/pids', podCgroup, 'pids.max');
+  if (existsSync(file)) await writeFile(file, '2048');
 }
