@@ -167,5 +167,5 @@ export class Cluster {
 /** As kubelet does with its podPidsLimit: what a pod forks without end must not take this machine's processes. */
 async function limitProcesses(podCgroup: string): Promise<void> {
   const file = join('/sys/fs/cgroup/pids', podCgroup, 'pids.max');
-  if (existsSync(file)) await writeFile(file, '2048');
+  if (existsSync(file)) await writeFile(file, '8192');
 }
