@@ -24,6 +24,7 @@ export const LIVE_KEYS: Readonly<Record<string, string>> = {
   'criu.leaveRunning': 'read when an operation begins, and kept with what is left to be finished',
   'criu.irmapScanPaths': 'read when an operation begins',
   ...Object.fromEntries(Object.keys(ORIGINAL_KEYS).map((key) => [`criu.${key}`, 'without effect'])),
+  'cuda.multiGpuBelowDriver590': 'read when the GPUs of an operation are checked',
   'api.clients': 'asked for at every call',
   retention: 'the rules are asked for at every round; all of them change together',
   'limits.drainSeconds': 'read when the agent is asked to stop',

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { parse } from 'yaml';
 import { z } from 'zod';
+import { cudaSection } from './config-cuda.ts';
 import { originalKeys } from './config-original.ts';
 import { apiSection, httpSection, kubernetesSection, retentionSection, tracingSection } from './config-services.ts';
 import { SnapshotError } from './errors.ts';
@@ -76,6 +77,7 @@ const schema = z.strictObject({
   tracing: tracingSection.prefault({}),
   api: apiSection.prefault({}),
   retention: retentionSection.prefault({}),
+  cuda: cudaSection.prefault({}),
 
   checkpoint: z
     .strictObject({

@@ -50,6 +50,7 @@ const RESTART_KEYS = [
   'api.limits.burst',
   'api.limits.maxCallMs',
   'api.closeGraceSeconds',
+  'cuda.podResourcesSocket',
   'memory.threads',
   'memory.workBytes',
   'criu.binaryPath',

@@ -68,6 +68,10 @@ describe('the configuration', () => {
         minAgeSeconds: 3_600,
         intervalSeconds: 600,
       },
+      cuda: {
+        podResourcesSocket: '/var/lib/kubelet/pod-resources/kubelet.sock',
+        multiGpuBelowDriver590: 'warn',
+      },
       checkpoint: { quiesceDelaySeconds: 10, timeoutSeconds: 3600, frozenTimeoutSeconds: 300 },
       restore: {
         restoreTimeoutSeconds: 7200,
@@ -133,6 +137,13 @@ describe('the configuration', () => {
       'checkpoint.timeoutSeconds',
     ],
     ['a log level of CRIU that does not exist', `${LEAST}criu: { logLevel: 5 }\n`, 'criu.logLevel'],
+    ['a relative socket of kubelet', `${LEAST}cuda: { podResourcesSocket: k.sock }\n`, 'cuda.podResourcesSocket'],
+    [
+      'a socket of kubelet that no address holds',
+      `${LEAST}cuda: { podResourcesSocket: /${'x'.repeat(107)} }\n`,
+      'cuda.podResourcesSocket',
+    ],
+    ['another rule for GPUs', `${LEAST}cuda: { multiGpuBelowDriver590: allow }\n`, 'cuda.multiGpuBelowDriver590'],
     ['a null where a section belongs', `${LEAST}criu:\n`, 'criu'],
   ])('refuses %s', (_, text, path) => {
     expect(refusal(text)).toContain(path);
