@@ -160,6 +160,14 @@ export const ERRORS = {
     advice: 'The agent died in the middle of a restore; the container was ended and is not used again.',
   },
 
+  // GPUs.
+  GPU_IDENTITY: {
+    grpc: 'FAILED_PRECONDITION',
+    retryable: false,
+    advice:
+      'Which GPUs the container has cannot be told, or what it was given is not what it sees: compare the lists, look at its device plugin or DRA driver and at /dev inside.',
+  },
+
   // Kubernetes.
   LEASE_LOST: {
     grpc: 'ABORTED',

@@ -20,6 +20,7 @@ static const struct verb {
     {"put", verb_put},
     {"look", verb_look},
     {"remove", verb_remove},
+    {"devices", verb_devices},
     {"ipc-usage", verb_ipc_usage},
     {"seccomp", verb_seccomp},
     {"block-signal", verb_block_signal},

@@ -46,6 +46,17 @@ const probed = z.object({
   capSysResource: z.boolean(),
 });
 const locked = z.object({ locked: z.boolean() });
+const devices = z.object({
+  dir: z.boolean(),
+  devices: z.array(
+    z.object({
+      path: z.string(),
+      type: z.enum(['char', 'block', 'file', 'directory', 'symlink', 'fifo', 'socket']),
+      major: z.number().optional(),
+      minor: z.number().optional(),
+    }),
+  ),
+});
 const ipcUsage = z.object({ shm: z.number(), sem: z.number(), msg: z.number() });
 const seccomp = z.object({ mode: z.number(), filters: z.array(z.string()) });
 
@@ -141,6 +152,15 @@ export function openNative(options: NativeOptions) {
         args: [...at(id), '--dir', dir, '--name', name],
         shape: z.object({ removed: z.boolean() }),
         code: 'CONTROL_DIR_UNSAFE',
+      }),
+
+    /** Character devices of these majors in a directory of the container, and what there has a name with this prefix. */
+    devices: (id: ProcessId, dir: string, { prefix, majors }: { prefix: string; majors: readonly number[] }) =>
+      verb({
+        verb: 'devices',
+        args: [...at(id), '--dir', dir, '--prefix', prefix, ...majors.flatMap((major) => ['--major', `${major}`])],
+        shape: devices,
+        code: 'GPU_IDENTITY',
       }),
 
     ipcUsage: (id: ProcessId) => verb({ verb: 'ipc-usage', args: at(id), shape: ipcUsage, code: 'INTERNAL' }),

@@ -95,12 +95,9 @@ function verbFailure(request: VerbCall<unknown>, result: RunResult & { stderr: s
     );
   const { step, target, errno, code, message } = parsed.data;
   const mapped = errno === 'ENOSPC' || errno === 'EDQUOT' ? 'STORAGE_FULL' : (CODES[code] ?? request.code);
-  // A symlink in the way of a sentinel is about the control directory, not about storage.
-  const symlink = code === 'SYMLINK_REFUSED' && request.code === 'CONTROL_DIR_UNSAFE';
-  return new SnapshotError(
-    symlink ? 'CONTROL_DIR_UNSAFE' : mapped,
-    `${what}: ${step} ${target}: ${message || errno || code}`,
-  );
+  // A symlink in the way of a sentinel is about the control directory, one in the way to device nodes about them: not about storage.
+  const isOwn = code === 'SYMLINK_REFUSED' && ['CONTROL_DIR_UNSAFE', 'GPU_IDENTITY'].includes(request.code);
+  return new SnapshotError(isOwn ? request.code : mapped, `${what}: ${step} ${target}: ${message || errno || code}`);
 }
 
 /** A line of JSON, or undefined where it is none. */
