@@ -167,6 +167,11 @@ export const ERRORS = {
     advice:
       'Which GPUs the container has cannot be told, or what it was given is not what it sees: compare the lists, look at its device plugin or DRA driver and at /dev inside.',
   },
+  KUBELET_UNAVAILABLE: {
+    grpc: 'UNAVAILABLE',
+    retryable: true,
+    advice: 'The PodResources service of kubelet does not answer: look at kubelet, and at cuda.podResourcesSocket.',
+  },
 
   // Kubernetes.
   LEASE_LOST: {

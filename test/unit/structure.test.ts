@@ -131,7 +131,7 @@ describe('the structure of the product', () => {
 
   it.each([
     ['child processes', /^execa$/, ['agent/host/exec.ts']],
-    ['the runtime', /^@grpc\//, ['agent/api', 'agent/watch/runtime.ts']],
+    ['the runtime and kubelet', /^@grpc\//, ['agent/api', 'agent/cuda/pod-resources.ts', 'agent/watch/runtime.ts']],
     ['the Kubernetes API', /^@kubernetes\//, ['kube']],
     ['changes of files', /^chokidar$/, ['agent/config-reload.ts']],
     ['child processes past execa', /^(node:)?(child_process|cluster|worker_threads)$/, []],
