@@ -5,8 +5,8 @@ import { closeSync, existsSync, openSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rename, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { stringify } from 'yaml';
+import { type CgroupMode, withCgroups } from './cgroups.ts';
 import type { JsonLine } from './container.ts';
-import { type CgroupMode, withCgroups } from './containerd.ts';
 import { AGENT_ROOT, CACHE, eventually, host, REPOSITORY } from './host.ts';
 
 const AGENT_ROOT_SCRIPT = resolve(import.meta.dirname, 'agent-root.sh');
@@ -21,7 +21,8 @@ type Tree = { readonly [key: string]: unknown };
 export interface AgentPlace {
   /** The cluster's directory. */
   readonly directory: string;
-  readonly containerd: { readonly socketPath: string; readonly root: string };
+  /** The container runtime: its socket, and the directory that holds the upper directories of the containers' roots. */
+  readonly runtime: { readonly socketPath: string; readonly root: string };
   readonly podsDirectory: string;
   readonly cgroup: string;
   readonly cgroups: CgroupMode;
@@ -95,8 +96,8 @@ async function enterArguments(place: AgentPlace, request: AgentRequest, program:
   await mkdir(join(agents, 'etc'), { recursive: true });
   const work = await mkdtemp(join(agents, 'root-'));
   const binds = [
-    `${place.containerd.socketPath}:${place.containerd.socketPath}`,
-    `${place.containerd.root}:${place.containerd.root}`,
+    `${place.runtime.socketPath}:${place.runtime.socketPath}`,
+    `${place.runtime.root}:${place.runtime.root}`,
     `${place.podsDirectory}:${place.podsDirectory}`,
     `${shared}:${shared}`,
     `${state}:/var/lib/snapshot-agent`,
@@ -170,7 +171,7 @@ export class Agent {
     const base = {
       nodeName: 'test-node',
       logLevel: 'debug',
-      runtime: { type: 'containerd', socketPath: this.#place.containerd.socketPath },
+      runtime: { type: 'containerd', socketPath: this.#place.runtime.socketPath },
       storage: {
         accessMode: this.#request.volume ? 'agentMount' : 'podMount',
         basePath: this.#request.volume?.mountPath ?? '/checkpoints',

@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { KUBELET_LABELS } from '../../../contract/keys.ts';
 import { Agent, type AgentPlace, type AgentRequest, enter } from './agent.ts';
-import { type CgroupMode, type Containerd, startContainerd } from './containerd.ts';
+import type { CgroupMode } from './cgroups.ts';
+import { type Containerd, startContainerd } from './containerd.ts';
 import type { Cri, SandboxConfig } from './cri.ts';
 import { host } from './host.ts';
 import { imageArchive } from './images.ts';
@@ -39,7 +40,7 @@ export class Cluster {
     this.#containerd = containerd;
     this.#network = network;
     const podsDirectory = join(directory, 'pods');
-    this.#place = { directory, containerd, podsDirectory, cgroup: `${basename(directory)}-agent`, cgroups };
+    this.#place = { directory, runtime: containerd, podsDirectory, cgroup: `${basename(directory)}-agent`, cgroups };
   }
 
   static async start({ cgroups = 'machine' }: { cgroups?: CgroupMode } = {}): Promise<Cluster> {

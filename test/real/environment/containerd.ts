@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { closeSync, existsSync, openSync, readFileSync } from 'node:fs';
 import { copyFile, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { type CgroupMode, withCgroups } from './cgroups.ts';
 import { Cri } from './cri.ts';
 import { CACHE, eventually, host } from './host.ts';
 import { IMAGES, removeOlder } from './images.ts';
@@ -19,17 +20,7 @@ export interface Containerd {
   stop(): Promise<void>;
 }
 
-/** Which cgroups containers and agents see: the machine's own, or v2 alone. */
-export type CgroupMode = 'machine' | 'v2';
-
-const CGROUP_V2 = join(import.meta.dirname, 'cgroup-v2.sh');
 const RUNC_WITHOUT_CONTROLLERS = join(import.meta.dirname, 'runc-without-controllers.mjs');
-
-/** The command line that runs a program where it sees v2 alone. */
-export function withCgroups(mode: CgroupMode, program: readonly string[]): string[] {
-  if (mode === 'machine') return [...program];
-  return ['unshare', '--mount', '--propagation', 'private', '--', CGROUP_V2, ...program];
-}
 
 function configuration(directory: string, cniPlugins: string, cgroups: CgroupMode): string {
   return `version = 2

@@ -1,0 +1,66 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import type { Bench, Stand, WorkerRequest } from '../bench.ts';
+import type { RuncContainer } from '../harness/container.ts';
+import { type Finished, requireSuccess } from '../harness/operations.ts';
+import type { SectionReport } from '../report.ts';
+
+/** What becomes of a worker that is checkpointed, removed, and restored into a placeholder. */
+export interface Moved {
+  readonly checkpoint: Finished;
+  readonly restore: Finished;
+  readonly target: RuncContainer;
+}
+
+/** Checkpoints a worker that is set up, removes its container, and restores it into a placeholder of its kind. */
+export async function moveWorker(
+  bench: Bench,
+  stand: Stand,
+  worker: RuncContainer,
+  request: Pick<WorkerRequest, 'name' | 'memoryLimitBytes' | 'binds' | 'shmBytes'> & {
+    readonly args?: readonly string[];
+  },
+): Promise<Moved> {
+  const id = worker.pod.name;
+  const checkpoint = requireSuccess(await stand.operations.checkpoint(worker, { id, after: 'stop' }), stand.agent);
+  await worker.remove();
+  const target = await bench.runPlaceholder(stand, request);
+  const restore = requireSuccess(await stand.operations.restore(target, { id, waitSeconds: 30 }), stand.agent);
+  return { checkpoint, restore, target };
+}
+
+/** Every step of an operation with its time, and the rate where bytes went through it. */
+export function reportOperation(report: SectionReport, title: string, finished: Finished): void {
+  report.table(
+    title,
+    finished.steps.map(({ step, seconds }) => ({ step, seconds })),
+  );
+  for (const [name, value] of Object.entries(finished.figures)) report.figure(`${title}: ${name}`, value);
+  report.figure(`${title}: request to end`, finished.wallSeconds, 's');
+}
+
+const cgroupOf = (pid: number) => readFileSync(`/proc/${pid}/cgroup`, 'utf8');
+
+/** The restored tree is in the placeholder's cgroup, whose limit counts for it. */
+export function requireCgroup(container: RuncContainer, limitBytes: number): void {
+  const root = container.workloadPid();
+  assert.notEqual(root, container.pid, 'nothing was restored into the container');
+  assert.equal(cgroupOf(root), cgroupOf(container.pid));
+  assert.match(cgroupOf(root), new RegExp(container.id));
+  const { limit, current } = memoryOf(root);
+  assert.equal(limit, limitBytes);
+  const resident = Number(/^VmRSS:\s*(\d+)/m.exec(readFileSync(`/proc/${root}/status`, 'utf8'))?.[1] ?? 0) << 10;
+  assert.ok(current >= resident / 2, `the cgroup counts ${current} bytes, the restored process has ${resident}`);
+}
+
+/** Limit and use of the cgroup that a process is in, of either version. */
+function memoryOf(pid: number): { readonly limit: number; readonly current: number } {
+  const lines = cgroupOf(pid).split('\n');
+  const pathOf = (wanted: RegExp) => lines.find((line) => wanted.test(line))?.split(':')[2];
+  const v1 = pathOf(/^\d+:([^:]*,)?memory[,:]/);
+  const base = v1 === undefined ? `/sys/fs/cgroup${pathOf(/^0::/)}` : `/sys/fs/cgroup/memory${v1}`;
+  const [limit, current] =
+    v1 === undefined ? ['memory.max', 'memory.current'] : ['memory.limit_in_bytes', 'memory.usage_in_bytes'];
+  const read = (name: string) => Number(readFileSync(`${base}/${name}`, 'utf8'));
+  return { limit: read(limit), current: read(current) };
+}
