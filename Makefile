@@ -1,11 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup build native check test demo bench clean
+.PHONY: help setup build native check test demo bench gpu-bundle gpu-test clean
 
 TSX := node --import tsx
 VITEST := node_modules/.bin/vitest run --reporter=default --reporter=json
 
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Installs what is missing on this machine (Debian 12 or later, as root)
 	@test/real/environment/setup.sh
@@ -41,6 +41,12 @@ demo: setup build ## Checkpoints a running worker and restores it into another p
 bench: setup build ## Measures checkpoint and restore on this machine
 	@$(TSX) bench/run.ts
 
+gpu-bundle: build ## Packs what the GPU tests need on a machine without network: .gpu/
+	@$(TSX) test/gpu/bundle.ts
+
+gpu-test: ## Runs the GPU tests from the bundle, as root on a machine with a GPU; GPU_TEST='--only container' for a part
+	@test/gpu/gpu-test.sh $(GPU_TEST)
+
 clean: ## Removes what was built and cached, and what interrupted tests left running
 	@if [ -d node_modules/tsx ]; then $(TSX) test/real/environment/clean.ts; fi
-	rm -rf dist native/build .cache
+	rm -rf dist native/build .cache .gpu .gpu-tree

@@ -17,7 +17,7 @@ import { type BindMount, ociSpec } from './spec.ts';
 /** No bridge: containers have a network namespace of their own with a loopback device in it. */
 const NO_BRIDGE = 'none';
 const PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
-export const STANDBY = '/usr/local/bin/snapshot-standby';
+const STANDBY = '/usr/local/bin/snapshot-standby';
 /** Where the test programs lie in every container. */
 export const WORKERS = '/opt/workers';
 

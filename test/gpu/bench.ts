@@ -1,0 +1,113 @@
+import { appendFileSync, existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Agent, AgentRequest } from '../real/environment/agent.ts';
+import { REPOSITORY } from '../real/environment/host.ts';
+import type { RuncContainer } from './harness/container.ts';
+import { machineGpus } from './harness/gpus.ts';
+import { type ContainerRequest, RuncNode, WORKERS } from './harness/node.ts';
+import { Operations } from './harness/operations.ts';
+import type { SectionReport } from './report.ts';
+
+/** What the command line asked for. */
+export interface Options {
+  readonly out: string;
+  /** Zeroed device memory that the language model reserves besides its weights. */
+  readonly kvGib: number;
+}
+
+/** A part of the tests that can be run alone. */
+export interface Section {
+  readonly name: string;
+  readonly what: string;
+  readonly deadlineMs: number;
+  /** How many GPUs it needs. */
+  readonly gpus: number;
+  run(bench: Bench): Promise<void>;
+}
+
+/** A node with its agent, and a client of that. */
+export interface Stand {
+  readonly node: RuncNode;
+  readonly agent: Agent;
+  readonly operations: Operations;
+}
+
+/** What a section works on; everything that it starts here is ended and removed when it is over. */
+export class Bench {
+  readonly report: SectionReport;
+  readonly options: Options;
+  readonly #stands: { readonly node: RuncNode; readonly agents: Agent[]; readonly containers: RuncContainer[] }[] = [];
+  readonly #clients: Operations[] = [];
+
+  constructor(report: SectionReport, options: Options) {
+    this.report = report;
+    this.options = options;
+  }
+
+  async startStand(request: AgentRequest = {}): Promise<Stand> {
+    const node = await RuncNode.start({ workers: join(REPOSITORY, 'test/gpu/workers'), gpus: machineGpus() });
+    const stand = { node, agents: [] as Agent[], containers: [] as RuncContainer[] };
+    this.#stands.push(stand);
+    const agent = await node.startAgent(request);
+    stand.agents.push(agent);
+    const operations = await Operations.connect(agent);
+    this.#clients.push(operations);
+    return { node, agent, operations };
+  }
+
+  /** Runs one of the test programs as a container's first process, and waits until it is set up. */
+  async runWorker(
+    { node }: Stand,
+    { script, args = [], timeoutMs = 120_000, ...request }: WorkerRequest,
+  ): Promise<RuncContainer> {
+    const command = ['/usr/bin/env', 'python3', '-u', `${WORKERS}/${script}.py`, ...args.map(String)];
+    const container = this.#note(node, await node.run({ ...request, args: command }));
+    await container.waitForOutput('{"ready":…}', (line) => 'ready' in line, { timeoutMs });
+    return container;
+  }
+
+  async runPlaceholder(
+    { node }: Stand,
+    request: Omit<ContainerRequest, 'args'> & { readonly args?: readonly string[] },
+  ): Promise<RuncContainer> {
+    return this.#note(node, await node.runPlaceholder(request));
+  }
+
+  /** Ends everything, after keeping what agents and containers wrote. Throws where something stayed behind. */
+  async clean(): Promise<void> {
+    for (const client of this.#clients) client.close();
+    const left: string[] = [];
+    for (const { node, agents, containers } of this.#stands) {
+      for (const agent of agents) this.#keep('agents.log', agent.logFile);
+      for (const one of containers) this.#keepText('containers.log', one.pod.name, lastLines(one));
+      await node.stop();
+      left.push(...node.leftovers());
+    }
+    if (left.length > 0) throw new Error(`left behind: ${left.join('; ')}`);
+  }
+
+  #note(node: RuncNode, container: RuncContainer): RuncContainer {
+    this.#stands.find((one) => one.node === node)?.containers.push(container);
+    return container;
+  }
+
+  #keep(name: string, path: string): void {
+    if (existsSync(path)) this.#keepText(name, path, readFileSync(path, 'utf8'));
+  }
+
+  #keepText(name: string, title: string, text: string): void {
+    appendFileSync(join(this.options.out, name), `== ${this.report.result.section}: ${title}\n${text}\n`);
+  }
+}
+
+/** Ticks are many and all alike: the end is enough. */
+function lastLines(container: RuncContainer): string {
+  return `${container.stdout().slice(-20_000)}\n-- standard error\n${container.stderr().slice(-20_000)}`;
+}
+
+export interface WorkerRequest extends Omit<ContainerRequest, 'args'> {
+  /** One of test/gpu/workers, without its ending. */
+  readonly script: string;
+  readonly args?: readonly (string | number)[];
+  readonly timeoutMs?: number;
+}

@@ -1,0 +1,38 @@
+import { readFileSync } from 'node:fs';
+import { cpus, release, totalmem } from 'node:os';
+import { host } from '../real/environment/host.ts';
+
+/** A GPU as nvidia-smi has it. */
+export interface Gpu {
+  readonly uuid: string;
+  readonly model: string;
+  readonly memoryMib: number;
+  readonly driver: string;
+}
+
+/** Empty on a machine without. */
+export async function gpusOfMachine(): Promise<Gpu[]> {
+  const query = '--query-gpu=uuid,name,memory.total,driver_version';
+  const text = await host(['nvidia-smi', query, '--format=csv,noheader,nounits']).catch(() => '');
+  return text
+    .split('\n')
+    .map((line) => line.split(',').map((cell) => cell.trim()))
+    .filter((cells) => cells.length === 4)
+    .map(([uuid = '', model = '', memory = '', driver = '']) => ({ uuid, model, memoryMib: Number(memory), driver }));
+}
+
+/** What the figures were measured on. */
+export async function machineFacts(gpus: readonly Gpu[]): Promise<Record<string, unknown>> {
+  const first = (text: string) => text.split('\n')[0] ?? '';
+  const version = (argv: readonly [string, ...string[]]) => host(argv).then(first, () => 'none');
+  return {
+    gpus,
+    cpu: `${cpus()[0]?.model} × ${cpus().length}`,
+    memoryGib: Number((totalmem() / 2 ** 30).toFixed(1)),
+    kernel: release(),
+    transparentHugePages: readFileSync('/sys/kernel/mm/transparent_hugepage/enabled', 'utf8').trim(),
+    python: await version(['python3', '--version']),
+    pytorch: await version(['python3', '-c', 'import importlib.metadata as m; print(m.version("torch"))']),
+    runc: await version(['runc', '--version']),
+  };
+}
