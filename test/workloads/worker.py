@@ -1,8 +1,8 @@
 """worker.py [MEBIBYTES [LOAD_SECONDS]]: an inference worker that follows the snapshot contract.
 
 It loads, quiesces, writes `ready-for-snapshot` and polls: `snapshot-complete` lets it exit 0, `restore-complete` makes it take over
-the new pod's identity, remove the sentinels and serve. Started as a placeholder (DYN_SNAPSHOT_RESTORE_STANDBY), it writes
-`restore-context.json` and sleeps. Without a control directory it serves at once.
+the new pod's identity, remove the sentinels and serve; from then on there is `/tmp/serving`, for probes. Started as a placeholder
+(DYN_SNAPSHOT_RESTORE_STANDBY), it writes `restore-context.json` and sleeps. Without a control directory it serves at once.
 """
 
 import hashlib
@@ -65,6 +65,8 @@ def follow_contract():
                 if exists(name):
                     os.unlink(f"{control}/{name}")
             state["phase"] = "serving"
+            with open("/tmp/serving", "w"):
+                pass
             say(resumed=True, sentinel=sentinel, identity=state["identity"], host=os.uname().nodename)
             return
         time.sleep(0.1)

@@ -115,7 +115,7 @@ async function enterArguments(place: AgentPlace, request: AgentRequest, program:
 }
 
 /** A directory with the same path on this machine and in every agent environment of the cluster, for sockets and such. */
-function sharedDirectory(place: AgentPlace): string {
+export function sharedDirectory(place: AgentPlace): string {
   return join(place.directory, 'shared');
 }
 

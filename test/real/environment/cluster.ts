@@ -4,7 +4,7 @@ import { chmod, mkdir, mkdtemp, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { KUBELET_LABELS } from '../../../contract/keys.ts';
-import { Agent, type AgentPlace, type AgentRequest, enter } from './agent.ts';
+import { Agent, type AgentPlace, type AgentRequest, enter, sharedDirectory } from './agent.ts';
 import type { CgroupMode } from './cgroups.ts';
 import { type Containerd, startContainerd } from './containerd.ts';
 import type { Cri, SandboxConfig } from './cri.ts';
@@ -81,9 +81,14 @@ export class Cluster {
     return this.#network.bridge;
   }
 
+  /** A directory that has the same path on this machine and in every agent environment. */
+  get sharedDirectory(): string {
+    return sharedDirectory(this.#place);
+  }
+
   async runPod(request: PodRequest): Promise<Pod> {
     const namespace = request.namespace ?? 'default';
-    const uid = randomUUID();
+    const uid = request.uid ?? randomUUID();
     const logDirectory = join(this.directory, 'logs', `${namespace}_${request.name}_${uid}`);
     await mkdir(logDirectory, { recursive: true });
     const directory = await PodDirectory.make(this.#place.podsDirectory, { uid, name: request.name, namespace });

@@ -69,6 +69,11 @@ export class Container {
     return this.#cri.exec(this.id, command, 20);
   }
 
+  /** Runs a command in it as kubelet runs a probe. */
+  async probe(command: readonly [string, ...string[]], timeoutSeconds: number): Promise<{ exitCode: number }> {
+    return this.#cri.exec(this.id, command, timeoutSeconds);
+  }
+
   /** Asks the container to end as kubelet does: SIGTERM, and SIGKILL after `graceSeconds`. */
   async stop(graceSeconds = 0): Promise<void> {
     await this.#cri.stopContainer(this.id, graceSeconds);

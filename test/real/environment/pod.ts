@@ -7,6 +7,8 @@ import type { Mount, PodDirectory } from './pod-directory.ts';
 
 export interface PodRequest {
   readonly name: string;
+  /** A new one without it. */
+  readonly uid?: string;
   readonly namespace?: string;
   readonly labels?: Readonly<Record<string, string>>;
   readonly annotations?: Readonly<Record<string, string>>;

@@ -1,0 +1,52 @@
+import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { parseAllDocuments } from 'yaml';
+import type { ApiCall } from '../../fakes/kube-api/calls.ts';
+import type { Role } from '../../fakes/kube-api/server.ts';
+import { REPOSITORY } from './host.ts';
+
+/** What binds a role, as its manifest has it. */
+interface Binding {
+  readonly kind: string;
+  readonly metadata: { readonly name: string };
+  readonly roleRef: { readonly kind: string; readonly name: string };
+  readonly subjects: readonly { readonly kind: string; readonly name: string; readonly namespace: string }[];
+}
+
+export interface RbacManifest {
+  readonly roles: readonly Role[];
+  readonly bindings: readonly Binding[];
+}
+
+/** The shipped rules: for all namespaces, or for one, which is given as `kubectl -n` gives it. */
+export function readRbac(namespace?: string): RbacManifest {
+  const name = namespace === undefined ? 'agent-rbac.yaml' : 'agent-rbac-namespaced.yaml';
+  const text = readFileSync(resolve(REPOSITORY, 'deploy', name), 'utf8');
+  const objects = parseAllDocuments(text).map((document) => document.toJS() as Role & Binding);
+  const roles = objects.filter(({ rules }) => rules !== undefined);
+  const placed = roles.map((role) =>
+    namespace === undefined ? role : { ...role, metadata: { ...role.metadata, namespace } },
+  );
+  return { roles: placed, bindings: objects.filter(({ roleRef }) => roleRef !== undefined) };
+}
+
+/** Everything that rules allow, one line for each verb on each resource: `patch batch/jobs`. */
+export function grantsOf(roles: readonly Role[]): string[] {
+  const grants = roles.flatMap(({ rules }) =>
+    rules.flatMap(({ apiGroups = [], resources = [], verbs }) =>
+      apiGroups.flatMap((group) =>
+        resources.flatMap((resource) => verbs.map((verb) => `${verb} ${group}/${resource}`)),
+      ),
+    ),
+  );
+  return grants.sort();
+}
+
+/** The same of calls, each once. */
+export function askedFor(calls: readonly ApiCall[]): string[] {
+  const asked = calls.map(({ verb, apiGroup, resource, subresource }) => {
+    const full = subresource === '' ? resource : `${resource}/${subresource}`;
+    return `${verb} ${apiGroup}/${full}`;
+  });
+  return [...new Set(asked)].sort();
+}
