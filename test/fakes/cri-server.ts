@@ -70,8 +70,10 @@ export interface FakeCri {
   readonly openStreams: number;
   put(...pods: ReturnType<typeof fakePod>[]): void;
   drop(uid: string): void;
-  /** Tells every open stream of an event. */
-  emit(): void;
+  /** Told of each question about one container as it comes. */
+  onStatus: (containerId: string) => void;
+  /** Tells every open stream of an event, of this pod where the runtime says which. */
+  emit(podUid?: string): void;
   breakStreams(): void;
   start(): Promise<void>;
   /** Goes away; the socket stays behind, as with a runtime that crashed. */
@@ -101,14 +103,18 @@ export async function makeCri(): Promise<FakeCri> {
 
   const handlers: grpc.UntypedServiceImplementation = {
     Version: answer('Version', () => ({ version: '0.1.0', runtime_name: 'fake', runtime_version: '1.2.3' })),
-    ListPodSandbox: answer('ListPodSandbox', () => ({ items: [...cri.sandboxes.values()] })),
-    ListContainers: answer('ListContainers', () => ({
-      containers: [...cri.containers.values()].map((container) => ({
-        ...container,
-        image: { image: 'image' },
-        created_at: 1,
-      })),
-    })),
+    ListPodSandbox: answer('ListPodSandbox', (request) => {
+      const isWanted = filterOf(request);
+      return { items: [...cri.sandboxes.values()].filter((one) => isWanted(one.labels, () => one.metadata.uid)) };
+    }),
+    ListContainers: answer('ListContainers', (request) => {
+      const isWanted = filterOf(request);
+      const uidOf = (sandboxId: string) => cri.sandboxes.get(sandboxId)?.metadata.uid;
+      const wanted = [...cri.containers.values()].filter((one) =>
+        isWanted(one.labels, () => uidOf(one.pod_sandbox_id)),
+      );
+      return { containers: wanted.map((container) => ({ ...container, image: { image: 'image' }, created_at: 1 })) };
+    }),
     PodSandboxStatus: answer('PodSandboxStatus', (request) => {
       const sandbox = cri.sandboxes.get(String(request['pod_sandbox_id']));
       if (sandbox === undefined) return grpc.status.NOT_FOUND;
@@ -116,6 +122,7 @@ export async function makeCri(): Promise<FakeCri> {
       return { status: { id: sandbox.id, network: { ip, additional_ips: more.map((other) => ({ ip: other })) } } };
     }),
     ContainerStatus: answer('ContainerStatus', (request) => {
+      cri.onStatus(String(request['container_id']));
       const container = cri.containers.get(String(request['container_id']));
       if (container === undefined) return grpc.status.NOT_FOUND;
       const { id, state, info, startedAtNs = '1767323045678901234' } = container;
@@ -160,8 +167,10 @@ export async function makeCri(): Promise<FakeCri> {
       cri.sandboxes.delete(`sandbox-${uid}`);
       cri.containers.delete(`container-${uid}`);
     },
-    emit: () => {
-      for (const stream of streams) stream.write({ container_id: 'any' });
+    onStatus: () => undefined,
+    emit: (podUid) => {
+      const pod = podUid === undefined ? {} : { pod_sandbox_status: { metadata: { uid: podUid } } };
+      for (const stream of streams) stream.write({ container_id: 'any', ...pod });
     },
     breakStreams: () => {
       for (const stream of streams) stream.emit('error', { code: grpc.status.UNAVAILABLE, details: 'fake: broken' });
@@ -189,6 +198,15 @@ export async function makeCri(): Promise<FakeCri> {
   };
   await cri.start();
   return cri;
+}
+
+/** What a list is asked for, by labels. kubelet puts a pod's uid on everything of it. */
+function filterOf(request: Record<string, unknown>) {
+  const { label_selector: wanted = {} } = (request['filter'] ?? {}) as { label_selector?: Record<string, string> };
+  return (labels: Readonly<Record<string, string>>, podUid: () => string | undefined) =>
+    Object.entries(wanted).every(
+      ([key, value]) => (labels[key] ?? (key === KUBELET_LABELS.podUid ? podUid() : undefined)) === value,
+    );
 }
 
 /** Waits until something holds; fails with what was waited for. */
