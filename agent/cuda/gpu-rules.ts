@@ -106,14 +106,7 @@ export function severalGpusProblem(
 export function sharingProblems(gpus: readonly RuledGpu[], side: Side): Reason[] {
   const reasons: Reason[] = [];
   const mig = gpus.filter((gpu) => gpu.mig === true);
-  if (mig.length > 0)
-    reasons.push({
-      code: 'GPU_MIG',
-      message: `MIG is enabled on a GPU of the ${side}, and instances of it cannot be checkpointed or restored`,
-      found: describeGpus(mig),
-      wanted: 'GPUs without MIG',
-      advice: 'Use a node whose GPUs are not partitioned.',
-    });
+  if (mig.length > 0) reasons.push(migReason(`${side}: ${describeGpus(mig)}`));
   const mps = gpus.filter((gpu) => gpu.mps === true);
   if (mps.length > 0)
     reasons.push({
@@ -133,6 +126,17 @@ export function sharingProblems(gpus: readonly RuledGpu[], side: Side): Reason[]
       advice: 'Use a node with whole GPUs.',
     });
   return reasons;
+}
+
+/** Whether a GPU is cut into MIG instances or one of these was given to a container: the driver cannot checkpoint either. */
+export function migReason(found: string): Reason {
+  return {
+    code: 'GPU_MIG',
+    message: 'MIG is in use, and CUDA processes on instances cannot be checkpointed or restored',
+    found,
+    wanted: 'GPUs without MIG',
+    advice: 'Use a node whose GPUs are not partitioned.',
+  };
 }
 
 /** A GPU that a hypervisor passes through is whole, as far as its driver is concerned. */

@@ -8,6 +8,8 @@ const BUS_ID = /^(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])$/i;
 /** More GPUs than any node has; minors 254 and 255 are no GPUs. */
 const MAX_GPUS = 254;
 
+export const isGpuUuid = (text: string): boolean => GPU_UUID.test(text);
+
 const gpuUuid = z.string().regex(GPU_UUID, 'is no UUID of a GPU');
 const bytes = z.number().int().nonnegative();
 

@@ -37,7 +37,7 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
   },
   container: { values: ['errors.ts', 'contract'], types: ['host'] },
   criu: { values: ['host', 'errors.ts'] },
-  cuda: { values: ['errors.ts'], types: ['host'] },
+  cuda: { values: ['errors.ts', 'kube'], types: ['host'] },
   store: { values: ['errors.ts', 'contract'], types: ['host'] },
   host: { values: ['errors.ts'] },
   'config-reload.ts': { values: ['config.ts', 'config-live.ts', 'config-original.ts', 'errors.ts'] },
