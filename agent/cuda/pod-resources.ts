@@ -57,7 +57,7 @@ export interface ContainerDevices {
   readonly claimed: readonly ClaimedDevice[];
 }
 
-export interface ContainerName {
+interface ContainerName {
   readonly namespace: string;
   readonly pod: string;
   readonly container: string;
