@@ -139,9 +139,9 @@ export function migReason(found: string): Reason {
   };
 }
 
-/** A GPU that a hypervisor passes through is whole, as far as its driver is concerned. */
+/** A GPU that a hypervisor passes through is whole, as far as its driver is concerned: clouds have hardly any other. */
 function isWhole(virtualization: string | null): boolean {
-  return virtualization === null || virtualization === 'none' || virtualization === 'passthrough';
+  return virtualization === null || /^(none|pass-?through)$/i.test(virtualization);
 }
 
 /** The numbers of `580.159.04`; undefined where it is no version. */

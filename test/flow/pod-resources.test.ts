@@ -71,6 +71,7 @@ describe('what kubelet gave to a container', () => {
     kubelet.get = get;
     await kubelet.start();
     pod('other', 'team', { name: 'main', devices: [gpu('GPU-other')] });
+    pod('worker', 'other', { name: 'main', devices: [gpu('GPU-foreign')] });
     pod('worker', 'team', { name: 'main', devices: [gpu(UUID), { resource_name: 'x.com/nic', device_ids: ['0'] }] });
     expect((await service.devicesOf(WORKER))?.plugin).toEqual([
       { resource: 'nvidia.com/gpu', ids: [UUID] },

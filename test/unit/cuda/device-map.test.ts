@@ -191,7 +191,7 @@ describe('what every map has in common', () => {
       const rest = from.filter(({ uuid }) => !to.some((gpu) => gpu.uuid === uuid));
       const strangers = rest.map((gpu, at) => ({ ...gpu, uuid: uuidOf(100 + at), freeBytes: 60 * GIB }));
       const stay = from.filter(({ uuid }) => to.some((gpu) => gpu.uuid === uuid));
-      return { from, to: [...strangers, ...stay.map((gpu) => ({ ...gpu, freeBytes: 60 * GIB })).reverse()] };
+      return { from, to: [...strangers.reverse(), ...stay.map((gpu) => ({ ...gpu, freeBytes: 60 * GIB })).reverse()] };
     });
     fc.assert(
       fc.property(alike, ({ from, to }) => {

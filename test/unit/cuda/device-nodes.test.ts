@@ -16,6 +16,11 @@ describe('/proc/devices', () => {
 
   it.each<[string, string, ReturnType<typeof parseMajors>]>([
     ['from driver 550 on', '195 nvidia\n195 nvidiactl\n237 nvidia-caps\n510 nvidia-uvm\n', MAJORS],
+    [
+      'of 580, with all modules',
+      '195 nvidia\n195 nvidiactl\n238 nvidia-uvm\n239 nvidia-nvswitch\n240 nvidia-nvlink\n241 nvidia-caps\n242 nvidia-caps-imex-channels\n',
+      { gpu: 195, uvm: 238, caps: 241 },
+    ],
     ['before', '195 nvidia-frontend\n510 nvidia-uvm\n', { gpu: 195, uvm: 510, caps: undefined }],
     ['with another number', '196 nvidia\n', { gpu: 196, uvm: undefined, caps: undefined }],
     ['without the driver', '5 tty\n', { gpu: 195, uvm: undefined, caps: undefined }],

@@ -13,6 +13,7 @@ describe('before a checkpoint', () => {
     ['a plain GPU', {}, []],
     ['one of which the driver tells nothing', { mig: null, mps: null, virtualization: null }, []],
     ['one that a hypervisor passes through', { virtualization: 'passthrough' }, []],
+    ['the same, as nvidia-smi writes it', { virtualization: 'Pass-Through' }, []],
     ['MIG', { mig: true }, ['GPU_MIG']],
     ['MPS', { mps: true }, ['GPU_MPS']],
     ['a vGPU', { virtualization: 'vgpu' }, ['GPU_VIRTUAL']],
