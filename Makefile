@@ -19,7 +19,7 @@ build: node_modules/.package-lock.json native ## Builds the programs: dist/ and 
 	node build.mjs
 
 native: ## Builds the C programs: native/build/
-	$(MAKE) --no-print-directory -C native
+	$(MAKE) --no-print-directory -C native all $(if $(wildcard test/native/standin),standin)
 
 check: node_modules/.package-lock.json ## Formatting, types, lint, unused code; linters of the C and shell programs
 	npm run --silent check

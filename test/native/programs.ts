@@ -8,7 +8,11 @@ import { expect } from 'vitest';
 const builtAt = resolve(process.env['SNAPSHOT_NATIVE_DIR'] ?? 'native/build');
 export const helperPath = join(builtAt, 'snapshot-helper');
 export const standbyPath = join(builtAt, 'snapshot-standby');
-const environment = { PATH: process.env['PATH'], ASAN_OPTIONS: 'detect_leaks=0' };
+export const cudaPath = join(builtAt, 'snapshot-cuda');
+/** What stands for a GPU: see standin/standin.h. */
+export const standinPath = (name: 'libcuda.so.1' | 'libnvidia-ml.so.1' | 'standin-worker') =>
+  join(builtAt, 'standin', name);
+export const environment = { PATH: process.env['PATH'], ASAN_OPTIONS: 'detect_leaks=0' };
 
 const children: ChildProcess[] = [];
 const directories: string[] = [];
@@ -31,6 +35,11 @@ function killBelow(pid: number): void {
     killBelow(child);
     process.kill(child, 'SIGKILL');
   }
+}
+
+/** Has tidyUp end a process that a test file started on its own. */
+export function adopt(child: ChildProcess): void {
+  children.push(child);
 }
 
 /** A new directory, readable for everybody, removed by tidyUp. */
