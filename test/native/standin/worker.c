@@ -163,6 +163,8 @@ static void start_thread(void *(*body)(void *)) {
 int main(int argc, char **argv) {
     sigset_t signals;
     parse_options(argc, argv);
+    /* As runtimes make the first process of a container. CRIU wants the session inside of what it dumps. */
+    setsid();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGCHLD, SIG_IGN);
     sigemptyset(&signals);
