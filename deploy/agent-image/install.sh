@@ -25,7 +25,7 @@ place() { # place MODE FILE...
 
 mapfile -t protocols < <(cd "$tree" && find proto -name '*.proto' | LC_ALL=C sort)
 place 0644 dist/agent/snapshot-agent.mjs "${protocols[@]}" LICENSE package.json
-place 0755 native/build/snapshot-helper
+place 0755 native/build/snapshot-helper native/build/snapshot-cuda
 
 # The command. It becomes Node.js, which keeps its PID: signals reach the agent itself.
 install -d -m 0755 "$root/usr/local/bin"

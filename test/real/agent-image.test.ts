@@ -125,6 +125,14 @@ describe('the image', () => {
     expect(versions.has('libc6')).toBe(true);
   });
 
+  test('has a snapshot-cuda that its own C library runs', async () => {
+    const program = '/opt/snapshot-agent/native/build/snapshot-cuda';
+    expect(await inAgent(program, '--version')).toBe(`snapshot-cuda ${VERSION}`);
+    // No GPU here: it loads nothing, and says so.
+    const { stdout, exitCode } = await agent.container.exec(program);
+    expect({ ...(JSON.parse(stdout) as object), exitCode }).toMatchObject({ reason: 'NO_LIBCUDA', exitCode: 3 });
+  });
+
   test('has nothing of its build, and files that only root can change', async () => {
     const unwanted = ['cc', 'gcc', 'clang', 'ld', 'as', 'make', 'npm', 'python3', 'mmdebstrap', 'curl', 'wget'];
     expect(await inAgent('sh', '-c', `for one in ${unwanted.join(' ')}; do command -v $one; done; true`)).toBe('');
