@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Agent, AgentRequest } from '../real/environment/agent.ts';
 import { REPOSITORY } from '../real/environment/host.ts';
 import type { RuncContainer } from './harness/container.ts';
+import { DriverTool } from './harness/driver-tool.ts';
 import { machineGpus } from './harness/gpus.ts';
 import { type ContainerRequest, RuncNode, WORKERS } from './harness/node.ts';
 import { Operations } from './harness/operations.ts';
@@ -30,6 +31,8 @@ export interface Stand {
   readonly node: RuncNode;
   readonly agent: Agent;
   readonly operations: Operations;
+  /** Where the agent's artifacts lie on this machine. */
+  readonly volume: { readonly hostPath: string };
 }
 
 /** What a section works on; everything that it starts here is ended and removed when it is over. */
@@ -38,21 +41,24 @@ export class Bench {
   readonly options: Options;
   readonly #stands: { readonly node: RuncNode; readonly agents: Agent[]; readonly containers: RuncContainer[] }[] = [];
   readonly #clients: Operations[] = [];
+  readonly #drivers: DriverTool[] = [];
 
   constructor(report: SectionReport, options: Options) {
     this.report = report;
     this.options = options;
   }
 
-  async startStand(request: AgentRequest = {}): Promise<Stand> {
+  /** `volumeGib`: artifacts go to a volume in memory with so much room, instead of the node's own. */
+  async startStand({ volumeGib, ...request }: AgentRequest & { volumeGib?: number } = {}): Promise<Stand> {
     const node = await RuncNode.start({ workers: join(REPOSITORY, 'test/gpu/workers'), gpus: machineGpus() });
     const stand = { node, agents: [] as Agent[], containers: [] as RuncContainer[] };
     this.#stands.push(stand);
-    const agent = await node.startAgent(request);
+    const volume = volumeGib === undefined ? node.volume : await node.makeVolume('large', volumeGib);
+    const agent = await node.startAgent({ ...request, volume });
     stand.agents.push(agent);
     const operations = await Operations.connect(agent);
     this.#clients.push(operations);
-    return { node, agent, operations };
+    return { node, agent, operations, volume };
   }
 
   /** Runs one of the test programs as a container's first process, and waits until it is set up. */
@@ -66,6 +72,13 @@ export class Bench {
     return container;
   }
 
+  /** A program that asks the driver beside the agent. */
+  async openDriver(): Promise<DriverTool> {
+    const driver = await DriverTool.open();
+    this.#drivers.push(driver);
+    return driver;
+  }
+
   async runPlaceholder(
     { node }: Stand,
     request: Omit<ContainerRequest, 'args'> & { readonly args?: readonly string[] },
@@ -76,6 +89,7 @@ export class Bench {
   /** Ends everything, after keeping what agents and containers wrote. Throws where something stayed behind. */
   async clean(): Promise<void> {
     for (const client of this.#clients) client.close();
+    for (const driver of this.#drivers) await driver.close();
     const left: string[] = [];
     for (const { node, agents, containers } of this.#stands) {
       for (const agent of agents) this.#keep('agents.log', agent.logFile);

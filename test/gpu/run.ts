@@ -5,8 +5,14 @@ import { gpusOfMachine, machineFacts } from './machine.ts';
 import { Report } from './report.ts';
 import { container } from './sections/container.ts';
 import { cpu } from './sections/cpu.ts';
+import { faults } from './sections/faults.ts';
+import { limits } from './sections/limits.ts';
+import { live } from './sections/live.ts';
+import { llama } from './sections/llama.ts';
+import { torch } from './sections/torch.ts';
+import { twoGpus } from './sections/two-gpus.ts';
 
-const SECTIONS: readonly Section[] = [cpu, container];
+const SECTIONS: readonly Section[] = [limits, cpu, container, torch, live, faults, llama, twoGpus];
 const USAGE = `usage: run.mjs [--only NAME,…] [--out DIRECTORY] [--kv-gib 20]
 
 Checkpoints and restores GPU workers through the agent, in containers that runc makes. Without --only: every section that the machine

@@ -66,7 +66,7 @@ const majorOf = (device: number) => (device >>> 8) & 0xfff;
 const minorOf = (device: number) => (device & 0xff) | ((device >>> 12) & 0xfff00);
 
 /** One path for each library name; folders that come first win. */
-function driverLibraries(): { readonly path: string; readonly name: string }[] {
+export function driverLibraries(): { readonly path: string; readonly name: string }[] {
   const found = new Map<string, string>();
   for (const folder of LIBRARY_FOLDERS.filter((path) => existsSync(path)))
     for (const name of readdirSync(folder).filter((one) => DRIVER_LIBRARY.test(one)))

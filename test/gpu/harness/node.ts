@@ -40,7 +40,12 @@ export interface ContainerRequest {
   readonly memoryLimitBytes?: number;
   readonly binds?: readonly BindMount[];
   readonly shmBytes?: number;
+  /** Which GPUs it gets, by the minor numbers of their device nodes; all without it. */
+  readonly gpuMinors?: readonly number[];
 }
+
+/** A device node of one GPU, as against those that all GPUs share. */
+const GPU_NODE = /^\/dev\/nvidia\d+$/;
 
 /**
  * A node without Kubernetes and without containerd: containers made by runc, whose root is an overlay over the machine's own root, a
@@ -123,6 +128,19 @@ export class RuncNode {
     return agent.start();
   }
 
+  /** A further volume, in memory: room for so much, of which only what is written is taken. */
+  async makeVolume(name: string, gib: number): Promise<{ readonly hostPath: string; readonly mountPath: string }> {
+    const hostPath = join(this.directory, `volume-${name}`);
+    await mkdir(hostPath);
+    await host(['mount', '-t', 'tmpfs', '-o', `size=${gib}g,mode=755`, 'tmpfs', hostPath]);
+    return { hostPath, mountPath: this.volume.mountPath };
+  }
+
+  /** The key with which the agent signs records. */
+  get recordKeyFile(): string {
+    return join(this.directory, 'agents/state-default/record.key');
+  }
+
   /** Ends everything that runs on the node and removes what it made on this machine. */
   async stop(): Promise<void> {
     for (const agent of this.#agents) await agent.end('SIGKILL');
@@ -168,7 +186,9 @@ export class RuncNode {
       args: request.args,
       env: [PATH, 'HOME=/root', 'LANG=C.UTF-8', ...Object.entries(env).map(([name, value]) => `${name}=${value}`)],
       binds,
-      devices: gpus?.devices ?? [],
+      devices: (gpus?.devices ?? []).filter(
+        ({ path, minor }) => !GPU_NODE.test(path) || (request.gpuMinors?.includes(minor) ?? true),
+      ),
       cgroupsPath: `/${basename(this.directory)}/pod${made.uid}/${made.id}`,
       hasCgroupNamespace: cgroups === 'v2' || existsSync('/sys/fs/cgroup/cgroup.controllers'),
       memoryLimitBytes: request.memoryLimitBytes,

@@ -28,8 +28,8 @@ export const container: Section = {
         moveWorker(bench, stand, worker, place),
       );
       if (moved === undefined) continue;
-      reportOperation(report, `${name} checkpoint`, moved.checkpoint);
-      reportOperation(report, `${name} restore`, moved.restore);
+      reportOperation(report, `${name} checkpoint`, moved.checkpoint, { deviceBytes: MEBIBYTES * 2 ** 20 });
+      reportOperation(report, `${name} restore`, moved.restore, { deviceBytes: MEBIBYTES * 2 ** 20 });
       await report.check(`every byte of it is the same in ${kind}`, async () => {
         const verdict = await moved.target.check();
         assert.equal(verdict['check'], 'ok');

@@ -29,13 +29,39 @@ export async function moveWorker(
   return { checkpoint, restore, target };
 }
 
-/** Every step of an operation with its time, and the rate where bytes went through it. */
-export function reportOperation(report: SectionReport, title: string, finished: Finished): void {
+/** What goes through which step, and what bounds it. */
+const MOVED: Readonly<
+  Record<string, { readonly bytes: 'device' | 'bulk' | 'filled' | 'dumped'; readonly limit: string }>
+> = {
+  'cuda-checkpoint': { bytes: 'device', limit: 'device to host, pinned' },
+  'criu-dump': { bytes: 'dumped', limit: 'memory copy, 1 threads' },
+  finalize: { bytes: 'dumped', limit: 'memory copy, 16 threads' },
+  fill: { bytes: 'filled', limit: 'memory copy, 16 threads' },
+  'cuda-restore': { bytes: 'device', limit: 'host to device, pinned' },
+};
+
+/** Every step of an operation with its time, and its rate beside what the machine can do where bytes go through it. */
+export function reportOperation(
+  report: SectionReport,
+  title: string,
+  finished: Finished,
+  { deviceBytes = 0, limits = {} }: { deviceBytes?: number; limits?: Readonly<Record<string, number | string>> } = {},
+): void {
+  const { figures } = finished;
+  const own = (figures['criuBytes'] ?? 0) + (figures['bulkBytes'] ?? 0) + (figures['zeroBytes'] ?? 0);
+  const amounts = { device: deviceBytes, bulk: figures['bulkBytes'], filled: figures['filledBytes'], dumped: own };
   report.table(
     title,
-    finished.steps.map(({ step, seconds }) => ({ step, seconds })),
+    finished.steps.map(({ step, seconds }) => {
+      const moved = MOVED[step];
+      const bytes = moved === undefined ? 0 : (amounts[moved.bytes] ?? 0);
+      const row = { step, seconds };
+      if (moved === undefined || bytes === 0 || seconds === 0) return row;
+      const rate = { GB: bytes / 1e9, 'GB/s': bytes / seconds / 1e9 };
+      return { ...row, ...rate, 'the machine can, GB/s': limits[moved.limit] ?? '' };
+    }),
   );
-  for (const [name, value] of Object.entries(finished.figures)) report.figure(`${title}: ${name}`, value);
+  for (const [name, value] of Object.entries(figures)) report.figure(`${title}: ${name}`, value);
   report.figure(`${title}: request to end`, finished.wallSeconds, 's');
 }
 

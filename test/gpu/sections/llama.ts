@@ -1,0 +1,174 @@
+import assert from 'node:assert/strict';
+import { mkdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { host, REPOSITORY } from '../../real/environment/host.ts';
+import type { Bench, Section, Stand } from '../bench.ts';
+import type { JsonLine, RuncContainer } from '../harness/container.ts';
+import { type Finished, requireSuccess } from '../harness/operations.ts';
+import { machineLimits } from '../limits.ts';
+import { reportOperation } from './restored.ts';
+
+const MODEL_GIB = 15;
+/** So many tokens after the restore are compared. */
+const COMPARED = 50;
+const REFERENCE_TOKENS = 600;
+const START_MS = 240_000;
+
+export const llama: Section = {
+  name: 'llama',
+  what: 'an inference worker of 8 B parameters with compiled graphs: cold start against restore',
+  deadlineMs: 560_000,
+  gpus: 1,
+  run: async (bench) => {
+    const { report, options } = bench;
+    const model = join(tmpdir(), 'gpu-test-model');
+    try {
+      await report.check('the model is made', () => makeModel(model));
+      report.note('memory made available beforehand', await growMemory());
+      const limits = await machineLimits(tmpdir());
+      // Twice the workload and more: the agent refuses a volume with less. In memory, and so in the page cache by its nature.
+      const volumeGib = 2 * (MODEL_GIB + options.kvGib + 6);
+      const stand = await bench.startStand({ volumeGib });
+      report.note('volume', `tmpfs with room for ${volumeGib} GiB: page cache warm`);
+      await measure(bench, stand, { model, limits });
+    } finally {
+      await rm(model, { recursive: true, force: true });
+    }
+    await refuseWithPool(bench);
+  },
+};
+
+async function makeModel(directory: string): Promise<void> {
+  await mkdir(directory, { recursive: true });
+  await host(['python3', join(REPOSITORY, 'test/gpu/workers/llama_make.py'), directory], { timeoutMs: 240_000 });
+  await host(['sync']);
+  await host(['sh', '-c', 'echo 3 > /proc/sys/vm/drop_caches']);
+}
+
+/** Some virtual machines are given their memory only as they use it, and show less until then; the agent goes by what is shown. */
+async function growMemory(): Promise<string> {
+  const shown = async () => Number((await host(['sh', '-c', 'grep MemTotal /proc/meminfo'])).replace(/\D/g, '')) >> 20;
+  const before = await shown();
+  const fill = 'import mmap; m = mmap.mmap(-1, 96 << 30); [m.__setitem__(a, 1) for a in range(0, 96 << 30, 4096)]';
+  if (before < 100) await host(['python3', '-c', fill], { timeoutMs: 180_000 }).catch(() => undefined);
+  return `${before} GiB shown before, ${await shown()} GiB after`;
+}
+
+interface Started {
+  readonly worker: RuncContainer;
+  readonly coldSeconds: number;
+}
+
+async function start(bench: Bench, stand: Stand, request: { name: string; model: string }): Promise<Started> {
+  const { report, options } = bench;
+  const requestedAt = Date.now() / 1000;
+  const worker = await bench.runWorker(stand, {
+    name: request.name,
+    script: 'llama_serve',
+    args: ['/models/llama', options.kvGib],
+    binds: [{ source: request.model, destination: '/models/llama', readonly: true }],
+    env: { HF_HUB_OFFLINE: '1' },
+    shmBytes: 1 << 30,
+    timeoutMs: START_MS,
+  });
+  const phases = worker.output().find((line) => 'ready' in line) ?? {};
+  const coldSeconds = Number(phases['firstTokenAt']) - requestedAt;
+  const seconds = (name: string) => Number(phases[name]);
+  report.table(`${request.name}: cold start by phase`, [
+    { phase: 'container and interpreter', seconds: seconds('started') - requestedAt },
+    ...['imports', 'load', 'compile', 'first'].map((phase) => ({ phase, seconds: seconds(phase) })),
+    { phase: 'all, to the first token', seconds: coldSeconds },
+  ]);
+  return { worker, coldSeconds };
+}
+
+const tokensOf = (container: RuncContainer) => container.output().filter((line) => 'token' in line);
+
+async function measure(
+  bench: Bench,
+  stand: Stand,
+  { model, limits }: { model: string; limits: Readonly<Record<string, number | string>> },
+): Promise<void> {
+  const { report } = bench;
+  const reference = await start(bench, stand, { name: 'llama, caches dropped', model });
+  await reference.worker.waitForOutput(
+    `token ${REFERENCE_TOKENS}`,
+    (line) => Number(line['tick']) >= REFERENCE_TOKENS,
+    { timeoutMs: START_MS, everyMs: 250 },
+  );
+  const expected = tokensOf(reference.worker);
+  await reference.worker.remove();
+  report.figure('different tokens in the uninterrupted run', new Set(expected.map(({ token }) => token)).size);
+
+  const { worker, coldSeconds } = await start(bench, stand, { name: 'llama, caches warm', model });
+  const driver = await bench.openDriver();
+  const deviceBytes = [...(await driver.usage(worker)).values()].reduce((sum, bytes) => sum + bytes, 0);
+  report.figure('device memory', deviceBytes / 2 ** 30, 'GiB');
+  const checkpoint = await report.check('it is checkpointed', async () =>
+    requireSuccess(await stand.operations.checkpoint(worker, { id: 'llama', after: 'stop' }), stand.agent),
+  );
+  if (checkpoint === undefined) return;
+  await worker.remove();
+  reportOperation(report, 'llama checkpoint', checkpoint, { deviceBytes, limits });
+  const target = await bench.runPlaceholder(stand, {
+    name: 'llama-target',
+    binds: [{ source: model, destination: '/models/llama', readonly: true }],
+    shmBytes: 1 << 30,
+  });
+  const restore = await report.check('it is restored', async () =>
+    requireSuccess(await stand.operations.restore(target, { id: 'llama', waitSeconds: 30 }), stand.agent),
+  );
+  if (restore === undefined) return;
+  reportOperation(report, 'llama restore', restore, { deviceBytes, limits });
+  await compare(bench, { target, restore, expected, coldSeconds });
+}
+
+async function compare(
+  bench: Bench,
+  after: { target: RuncContainer; restore: Finished; expected: readonly JsonLine[]; coldSeconds: number },
+): Promise<void> {
+  const { report } = bench;
+  const { target, restore, expected, coldSeconds } = after;
+  const first = await target.waitForOutput('a token', (line) => 'token' in line);
+  const last = Number(first['tick']) + COMPARED;
+  await target.waitForOutput(`token ${last}`, (line) => Number(line['tick']) >= last);
+  await report.check('its tokens are those of the run that was not interrupted', () => {
+    const known = new Map(expected.map(({ tick, token }) => [tick, token]));
+    const got = tokensOf(target).map(({ tick, token }) => [tick, token]);
+    assert.ok(got.length >= COMPARED);
+    assert.deepEqual(
+      got,
+      got.map(([tick]) => [tick, known.get(tick)]),
+    );
+  });
+  await report.check('its KV cache is empty as before', async () => {
+    assert.equal((await target.check())['check'], 'ok');
+  });
+  const seconds = Number(first['at']) - restore.requestedAtMs / 1000;
+  report.figure('cold start to the first token, caches warm', coldSeconds, 's');
+  report.figure('restore request to the next token', seconds, 's');
+  report.figure('cold start / restore', coldSeconds / seconds);
+  await report.check('it comes back in a third of its cold start or less', () => {
+    assert.ok(seconds * 3 <= coldSeconds, `${seconds.toFixed(1)} s against ${coldSeconds.toFixed(1)} s`);
+  });
+  await target.remove();
+}
+
+/** torch.compile leaves workers behind that hold the GPU without being CUDA processes. */
+async function refuseWithPool(bench: Bench): Promise<void> {
+  const { report } = bench;
+  const stand = await bench.startStand();
+  const worker = await bench.runWorker(stand, { name: 'compile-pool', script: 'compile_pool', shmBytes: 1 << 30 });
+  report.figure('processes with compile workers alive', worker.processes().length);
+  const taken = await stand.operations.checkpoint(worker, { id: 'pool' });
+  report.note('with compile workers alive', `${taken.state} ${taken.code}: ${taken.problem}`);
+  await report.check('compile workers that are alive are refused by name, with the call that shuts them down', () => {
+    assert.equal(taken.succeeded, false);
+    assert.match(taken.problem, /GPU_HELD_WITHOUT_CUDA/);
+    assert.match(taken.problem, /shutdown_compile_workers/);
+  });
+  await report.check('the worker goes on', async () => {
+    assert.equal((await worker.check())['check'], 'ok');
+  });
+}

@@ -1,0 +1,129 @@
+import assert from 'node:assert/strict';
+import { processes } from '../../real/environment/processes.ts';
+import type { RuncContainer } from '../harness/container.ts';
+import { type Finished, requireSuccess } from '../harness/operations.ts';
+import type { Row } from '../report.ts';
+import { requireIntact, requireNoArtifact, settled } from './aftermath.ts';
+import type { Arena } from './faults.ts';
+
+/** Steps in which there is nothing yet that a kill could harm, and what is no step. */
+const LEFT_OUT = new Set(['resolve', 'pin', 'attach', 'unaccounted']);
+
+type Victim = 'snapshot-cuda' | 'worker';
+
+/** Kills the agent's CUDA workers, then the workload, in each step that a checkpoint and a restore have here. */
+export async function strikeEverywhere(arena: Arena, outcomes: Row[]): Promise<void> {
+  const { bench, stand, newWorker, goodId } = arena;
+  const sample = await newWorker('strikes-sample');
+  const checkpoint = requireSuccess(
+    await stand.operations.checkpoint(sample, { id: 'strikes-sample', after: 'resume' }),
+    stand.agent,
+  );
+  await sample.remove();
+  const place = await bench.runPlaceholder(stand, { name: 'strikes-place' });
+  const restore = requireSuccess(await stand.operations.restore(place, { id: goodId }), stand.agent);
+  await place.remove();
+  for (const victim of ['snapshot-cuda', 'worker'] as const) {
+    for (const step of stepsOf(checkpoint))
+      await bench.report.check(`${victim} killed in step ${step} of a checkpoint`, () =>
+        strikeCheckpoint(arena, { victim, step }, outcomes),
+      );
+    for (const step of stepsOf(restore))
+      await bench.report.check(`${victim} killed in step ${step} of a restore`, () =>
+        strikeRestore(arena, { victim, step }, outcomes),
+      );
+  }
+}
+
+const stepsOf = ({ steps }: Finished) => steps.map(({ step }) => step).filter((step) => !LEFT_OUT.has(step));
+
+interface Strike {
+  readonly victim: Victim;
+  readonly step: string;
+}
+
+/** Kills once the operation says that it is in the step. Says afterwards how many processes it hit. */
+function striker({ stand }: Arena, { victim, step }: Strike, container: RuncContainer) {
+  let hit: number | undefined;
+  const strike = () => {
+    const pids =
+      victim === 'worker'
+        ? workload(container)
+        : processes()
+            .filter(({ parent, command }) => parent === stand.agent.pid && command.includes('snapshot-cuda'))
+            .map(({ pid }) => pid);
+    for (const pid of pids) kill(pid);
+    return pids.length;
+  };
+  return {
+    onStep: (now: string) => {
+      if (now === step && hit === undefined) hit = strike();
+    },
+    /** 0 where the step was over before it was told of, or there was nobody. */
+    hits: () => hit ?? 0,
+  };
+}
+
+/** The workload's first process, where there is one: a placeholder that waits is none. */
+function workload(container: RuncContainer): number[] {
+  const pid = container.exitCode === undefined ? container.workloadPid() : container.pid;
+  const waits = pid === container.pid && container.spec.process.args[0]?.endsWith('standby') === true;
+  return waits || container.exitCode !== undefined ? [] : [pid];
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It ended meanwhile.
+  }
+}
+
+let made = 0;
+
+async function strikeCheckpoint(arena: Arena, strike: Strike, outcomes: Row[]): Promise<void> {
+  const { stand, driver, newWorker } = arena;
+  const name = `strike-${++made}`;
+  const worker = await newWorker(name);
+  const { onStep, hits } = striker(arena, strike, worker);
+  const taken = await stand.operations.checkpoint(worker, { id: name, after: 'resume', onStep });
+  const { container, states } = await settled(worker, driver);
+  note(outcomes, { strike, kind: 'checkpoint', hits: hits(), finished: taken, container, states });
+  if (!taken.succeeded) await requireNoArtifact(stand, name);
+  if (strike.victim === 'snapshot-cuda' || hits() === 0) {
+    assert.equal(container, 'runs', taken.problem);
+    await requireIntact(worker);
+    requireSuccess(await stand.operations.checkpoint(worker, { id: `${name}-again`, after: 'resume' }), stand.agent);
+  } else assert.equal(container, 'ended');
+  await worker.remove();
+}
+
+async function strikeRestore(arena: Arena, strike: Strike, outcomes: Row[]): Promise<void> {
+  const { bench, stand, driver, goodId } = arena;
+  const target = await bench.runPlaceholder(stand, { name: `strike-${++made}` });
+  const { onStep, hits } = striker(arena, strike, target);
+  const done = await stand.operations.restore(target, { id: goodId, onStep });
+  const { container, states } = await settled(target, driver);
+  note(outcomes, { strike, kind: 'restore', hits: hits(), finished: done, container, states });
+  // It came back whole, or it is over: never something in between.
+  if (container === 'runs') {
+    assert.ok(done.succeeded, done.problem);
+    await requireIntact(target);
+  } else assert.ok(!done.succeeded || strike.victim === 'worker', `succeeded, and the container ${container}`);
+  await target.remove();
+}
+
+interface Noted {
+  readonly strike: Strike;
+  readonly kind: string;
+  readonly hits: number;
+  readonly finished: Finished;
+  readonly container: string;
+  readonly states: string;
+}
+
+function note(outcomes: Row[], { strike, kind, hits, finished, container, states }: Noted): void {
+  const fault = `${strike.victim} killed in ${kind}, ${strike.step}`;
+  const { state, code, failedStep } = finished;
+  outcomes.push({ fault, killed: hits, operation: state, 'failed in': failedStep, code, container, states });
+}

@@ -1,0 +1,123 @@
+import assert from 'node:assert/strict';
+import type { Bench, Section, Stand } from '../bench.ts';
+import type { RuncContainer } from '../harness/container.ts';
+import type { DriverTool } from '../harness/driver-tool.ts';
+import { requireSuccess } from '../harness/operations.ts';
+import { requireIntact, requireNoArtifact, settled } from './aftermath.ts';
+import { moveWorker, reportOperation } from './restored.ts';
+
+const MEBIBYTES = 2048;
+
+interface Pair {
+  readonly bench: Bench;
+  readonly stand: Stand;
+  readonly driver: DriverTool;
+}
+
+export const twoGpus: Section = {
+  name: 'two-gpus',
+  what: 'several GPUs and several processes, swapped GPUs, NCCL, peer access',
+  deadlineMs: 540_000,
+  gpus: 2,
+  run: async (bench) => {
+    const pair: Pair = { bench, stand: await bench.startStand(), driver: await bench.openDriver() };
+    await oneProcess(pair);
+    await twoProcesses(pair);
+    await swappedContainers(pair);
+    await swappedInPlace(pair);
+    await collective(pair);
+    await peerAccess(pair);
+  },
+};
+
+async function oneProcess({ bench, stand }: Pair): Promise<void> {
+  const { report } = bench;
+  await report.check('one process with memory on both GPUs moves', async () => {
+    const request = { name: 'both', script: 'cuda_memory', args: [MEBIBYTES, '0,1'] };
+    const worker = await bench.runWorker(stand, request);
+    const moved = await moveWorker(bench, stand, worker, { name: 'both-target' });
+    await requireIntact(moved.target);
+    reportOperation(report, 'two GPUs checkpoint', moved.checkpoint, { deviceBytes: 2 * MEBIBYTES * 2 ** 20 });
+    reportOperation(report, 'two GPUs restore', moved.restore, { deviceBytes: 2 * MEBIBYTES * 2 ** 20 });
+    await moved.target.remove();
+  });
+}
+
+async function twoProcesses({ bench, stand, driver }: Pair): Promise<void> {
+  await bench.report.check('two processes with a GPU each move together', async () => {
+    const worker = await bench.runWorker(stand, { name: 'each', script: 'two_processes', args: [MEBIBYTES] });
+    assert.equal((await driver.states(worker)).length, 2);
+    const moved = await moveWorker(bench, stand, worker, { name: 'each-target' });
+    await requireIntact(moved.target);
+    await moved.target.remove();
+  });
+}
+
+const gpusOf = async (driver: DriverTool, container: RuncContainer) => [...(await driver.usage(container)).keys()];
+
+/** Each container sees one GPU; its place sees the other one. */
+async function swappedContainers({ bench, stand, driver }: Pair): Promise<void> {
+  await bench.report.check('two containers with a GPU each come back on each other’s GPU', async () => {
+    const both = [0, 1] as const;
+    const workers = await Promise.all(
+      both.map((minor) => {
+        const request = { name: `swap-${minor}`, script: 'cuda_memory', args: [MEBIBYTES], gpuMinors: [minor] };
+        return bench.runWorker(stand, request);
+      }),
+    );
+    const before = await Promise.all(workers.map((worker) => gpusOf(driver, worker)));
+    assert.notDeepEqual(before[0], before[1]);
+    for (const worker of workers) {
+      requireSuccess(await stand.operations.checkpoint(worker, { id: worker.pod.name, after: 'stop' }), stand.agent);
+      await worker.remove();
+    }
+    for (const minor of both) {
+      const request = { name: `swap-${minor}-target`, gpuMinors: [1 - minor] };
+      const target = await bench.runPlaceholder(stand, request);
+      requireSuccess(await stand.operations.restore(target, { id: `swap-${minor}` }), stand.agent);
+      await requireIntact(target);
+      assert.deepEqual(await gpusOf(driver, target), before[1 - minor]);
+    }
+  });
+}
+
+/** The driver alone: a worker that sees both GPUs gets the memory of each on the other. */
+async function swappedInPlace({ bench, stand, driver }: Pair): Promise<void> {
+  await bench.report.check('the driver swaps the GPUs of a process that has memory on both', async () => {
+    const request = { name: 'in-place', script: 'cuda_memory', args: [MEBIBYTES, '0,1'] };
+    const worker = await bench.runWorker(stand, request);
+    const { uuids } = await worker.waitForOutput('its GPUs', (line) => 'uuids' in line);
+    const [one, other] = uuids as [string, string];
+    for (const request of [`lock ${worker.pid} 10000`, `checkpoint ${worker.pid}`]) await driver.insist(request);
+    await driver.insist(`restore-unlock ${worker.pid} ${one}=${other},${other}=${one}`);
+    await requireIntact(worker);
+    await worker.remove();
+  });
+}
+
+async function collective({ bench, stand, driver }: Pair): Promise<void> {
+  const { report } = bench;
+  const worker = await bench.runWorker(stand, { name: 'nccl', script: 'nccl_ranks', shmBytes: 2 ** 30 });
+  const taken = await stand.operations.checkpoint(worker, { id: 'nccl', after: 'resume' });
+  report.note('NCCL in a loop', `${taken.state} ${taken.code} in ${taken.failedStep}: ${taken.problem}`);
+  await report.check('ranks in a collective: refused to be locked, and all go on', async () => {
+    assert.equal(taken.code, 'CUDA_BUSY', taken.problem);
+    await requireNoArtifact(stand, 'nccl');
+    assert.equal((await settled(worker, driver)).container, 'runs');
+    await requireIntact(worker);
+  });
+  await worker.remove();
+}
+
+/** The driver checkpoints it and cannot restore it: no artifact may say that it is good. */
+async function peerAccess({ bench, stand }: Pair): Promise<void> {
+  const { report } = bench;
+  const worker = await bench.runWorker(stand, { name: 'peers', script: 'peer_copy' });
+  const taken = await stand.operations.checkpoint(worker, { id: 'peers', after: 'resume' });
+  report.note('peer access, live', `${taken.state} ${taken.code} in ${taken.failedStep}: ${taken.problem}`);
+  await report.check('peer access: what cannot be restored is not published', async () => {
+    if (!taken.succeeded) await requireNoArtifact(stand, 'peers');
+    else await requireIntact(worker);
+  });
+  await worker.remove();
+}

@@ -1,0 +1,40 @@
+"""Two ranks of NCCL that reduce in a loop, each on its own GPU, below a process that watches them."""
+
+import os
+import subprocess
+import sys
+
+import contract
+
+if len(sys.argv) > 1:
+    import torch
+    import torch.distributed as dist
+
+    rank = int(sys.argv[1])
+    torch.cuda.set_device(rank)
+    dist.init_process_group("nccl", rank=rank, world_size=2)
+    while True:
+        data = torch.full((1 << 20,), float(rank + 1), device="cuda")
+        dist.all_reduce(data)
+        torch.cuda.synchronize()
+        print(data[0].item(), flush=True)
+
+# Without NVLink multicast: a program that uses it can put GPUs that others share out of service.
+settings = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511", "NCCL_SOCKET_IFNAME": "lo", "NCCL_NVLS_ENABLE": "0"}
+ranks = [
+    subprocess.Popen([sys.executable, "-u", __file__, str(rank)], env={**os.environ, **settings}, stdout=subprocess.PIPE)
+    for rank in (0, 1)
+]
+sums = [rank.stdout.readline() for rank in ranks]
+
+
+def step():
+    # A rank that stands still lets this stand still too: no line, no tick.
+    for at, rank in enumerate(ranks):
+        sums[at] = rank.stdout.readline()
+    return {"sums": [float(one or "nan") for one in sums], "lost": sum(rank.poll() is not None for rank in ranks)}
+
+
+contract.on_check(lambda: {"check": "ok" if all(rank.poll() is None for rank in ranks) else "a rank has ended"})
+contract.announce()
+contract.tick_forever(step, 0.01)
