@@ -49,4 +49,4 @@ gpu-test: ## Runs the GPU tests from the bundle, as root on a machine with a GPU
 
 clean: ## Removes what was built and cached, and what interrupted tests left running
 	@if [ -d node_modules/tsx ]; then $(TSX) test/real/environment/clean.ts; fi
-	rm -rf dist native/build .cache .gpu .gpu-tree
+	rm -rf dist native/build .cache .gpu .gpu-tree gpu-results

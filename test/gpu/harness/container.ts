@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { eventually, host } from '../../real/environment/host.ts';
-import { namespaceOf, processes } from '../../real/environment/processes.ts';
+import { processes } from '../../real/environment/processes.ts';
 import type { RuncProcess } from './runc.ts';
 import type { OciSpec } from './spec.ts';
 
@@ -64,11 +64,15 @@ export class RuncContainer {
    * process 1 of a PID namespace below the placeholder's.
    */
   workloadPid(): number {
-    const own = namespaceOf(this.pid, 'pid');
-    const restored = this.processes().find(
-      ({ pid, nspid }) => nspid.length > 2 && nspid.at(-1) === 1 && namespaceOf(pid, 'pid') !== own,
+    return this.restoredPid() ?? this.pid;
+  }
+
+  /** Host PID of the root of a restored tree, where there is one. */
+  restoredPid(): number | undefined {
+    const roots = this.processes().filter(
+      ({ nspid, state }) => nspid.length > 2 && nspid.at(-1) === 1 && state !== 'Z',
     );
-    return restored?.pid ?? this.pid;
+    return roots.find(({ pid }) => pid !== this.pid)?.pid;
   }
 
   /** All its processes, by the cgroup that they are in. */

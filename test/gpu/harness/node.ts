@@ -17,7 +17,7 @@ import { type BindMount, ociSpec } from './spec.ts';
 /** No bridge: containers have a network namespace of their own with a loopback device in it. */
 const NO_BRIDGE = 'none';
 const PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
-const STANDBY = '/usr/local/bin/snapshot-standby';
+export const STANDBY = '/usr/local/bin/snapshot-standby';
 /** Where the test programs lie in every container. */
 export const WORKERS = '/opt/workers';
 
@@ -80,7 +80,7 @@ export class RuncNode {
     const directory = await mkdtemp(join(tmpdir(), CLUSTER_PREFIX));
     try {
       // A file system of its own: an overlay's upper directory must not lie below its lower one, which is the machine's root.
-      await host(['mount', '-t', 'tmpfs', '-o', 'mode=755,size=16g', 'tmpfs', directory]);
+      await host(['mount', '-t', 'tmpfs', '-o', 'mode=755,size=48g', 'tmpfs', directory]);
       await noteOwner(directory, NO_BRIDGE);
       for (const name of ['pods', 'logs', 'agents', 'volume', 'runtime', 'runc']) await mkdir(join(directory, name));
       const containers: RuncContainer[] = [];

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { eventually } from '../../real/environment/host.ts';
 import type { Stand } from '../bench.ts';
 import type { RuncContainer } from '../harness/container.ts';
 import type { DriverTool, ProcessState } from '../harness/driver-tool.ts';
+import { STANDBY } from '../harness/node.ts';
 
 /** How long an agent may take to end what it cannot bring back. */
 const SETTLE_MS = 60_000;
@@ -19,19 +21,26 @@ export async function settled(container: RuncContainer, driver: DriverTool): Pro
   await eventually(
     `no process of ${container.pod.name} to be left locked`,
     async () => {
-      last = container.exitCode === undefined ? await driver.states(container) : [];
-      return last.every(({ state }) => state === 'running') ? true : undefined;
+      if (container.exitCode !== undefined) {
+        last = [];
+        return true;
+      }
+      last = await driver.states(container);
+      // One whose first process has ended is about to end.
+      return existsSync(`/proc/${container.pid}/exe`) && last.every(({ state }) => state === 'running')
+        ? true
+        : undefined;
     },
     { timeoutMs: SETTLE_MS, everyMs: 100, explain: () => JSON.stringify(last) },
   );
   const states = last.map(({ state }) => state).join(' ') || 'none';
   if (container.exitCode !== undefined) return { container: 'ended', states };
-  return { container: isPlaceholder(container) ? 'waits' : 'runs', states };
+  return { container: waits(container) ? 'waits' : 'runs', states };
 }
 
-/** A container whose first process is all there is waits to be restored into. */
-function isPlaceholder(container: RuncContainer): boolean {
-  return container.workloadPid() === container.pid && container.spec.process.args[0]?.endsWith('standby') === true;
+/** Whether a container is a placeholder that nothing was restored into. */
+export function waits(container: RuncContainer): boolean {
+  return container.spec.process.args[0] === STANDBY && container.restoredPid() === undefined;
 }
 
 /** The worker goes on with everything it had. */

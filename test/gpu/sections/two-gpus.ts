@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type { Bench, Section, Stand } from '../bench.ts';
 import type { RuncContainer } from '../harness/container.ts';
 import type { DriverTool } from '../harness/driver-tool.ts';
-import { requireSuccess } from '../harness/operations.ts';
+import { type Finished, requireSuccess } from '../harness/operations.ts';
 import { requireIntact, requireNoArtifact, settled } from './aftermath.ts';
 import { moveWorker, reportOperation } from './restored.ts';
 
@@ -97,27 +97,29 @@ async function swappedInPlace({ bench, stand, driver }: Pair): Promise<void> {
 
 async function collective({ bench, stand, driver }: Pair): Promise<void> {
   const { report } = bench;
-  const worker = await bench.runWorker(stand, { name: 'nccl', script: 'nccl_ranks', shmBytes: 2 ** 30 });
-  const taken = await stand.operations.checkpoint(worker, { id: 'nccl', after: 'resume' });
-  report.note('NCCL in a loop', `${taken.state} ${taken.code} in ${taken.failedStep}: ${taken.problem}`);
   await report.check('ranks in a collective: refused to be locked, and all go on', async () => {
+    const worker = await bench.runWorker(stand, { name: 'nccl', script: 'nccl_ranks', shmBytes: 2 ** 30 });
+    const taken = await stand.operations.checkpoint(worker, { id: 'nccl', after: 'resume' });
+    report.note('NCCL in a loop', outcomeOf(taken));
     assert.equal(taken.code, 'CUDA_BUSY', taken.problem);
     await requireNoArtifact(stand, 'nccl');
     assert.equal((await settled(worker, driver)).container, 'runs');
     await requireIntact(worker);
+    await worker.remove();
   });
-  await worker.remove();
 }
 
 /** The driver checkpoints it and cannot restore it: no artifact may say that it is good. */
 async function peerAccess({ bench, stand }: Pair): Promise<void> {
   const { report } = bench;
-  const worker = await bench.runWorker(stand, { name: 'peers', script: 'peer_copy' });
-  const taken = await stand.operations.checkpoint(worker, { id: 'peers', after: 'resume' });
-  report.note('peer access, live', `${taken.state} ${taken.code} in ${taken.failedStep}: ${taken.problem}`);
   await report.check('peer access: what cannot be restored is not published', async () => {
+    const worker = await bench.runWorker(stand, { name: 'peers', script: 'peer_copy' });
+    const taken = await stand.operations.checkpoint(worker, { id: 'peers', after: 'resume' });
+    report.note('peer access, live', outcomeOf(taken));
     if (!taken.succeeded) await requireNoArtifact(stand, 'peers');
     else await requireIntact(worker);
+    await worker.remove();
   });
-  await worker.remove();
 }
+
+const outcomeOf = ({ state, code, failedStep, problem }: Finished) => `${state} ${code} ${failedStep}: ${problem}`;

@@ -41,7 +41,7 @@ def copy_threads(count, source, target):
 
 
 source, target = numpy.ones(size, numpy.uint8), numpy.ones(size, numpy.uint8)
-for count in sorted({1, 4, os.cpu_count()}):
+for count in (1, 4, 16):
     found[f"memory copy, {count} threads"] = best(lambda count=count: copy_threads(count, source, target))
 
 

@@ -26,6 +26,8 @@ ranks = [
     for rank in (0, 1)
 ]
 sums = [rank.stdout.readline() for rank in ranks]
+if not all(sums):
+    sys.exit("a rank ended before its first sum")
 
 
 def step():
