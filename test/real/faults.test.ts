@@ -1,17 +1,18 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
-import { chmod, copyFile, mkdir, statfs, writeFile } from 'node:fs/promises';
-import { basename, join, resolve } from 'node:path';
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { statfs } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { LABELS, SENTINELS } from '../../contract/keys.ts';
 import type { Agent } from './environment/agent.ts';
 import { Cluster, type Volume } from './environment/cluster.ts';
 import type { Container, JsonLine } from './environment/container.ts';
-import { eventually, REPOSITORY } from './environment/host.ts';
+import { eventually } from './environment/host.ts';
 import { IMAGES } from './environment/images.ts';
 import { workload } from './environment/pod.ts';
 import { processes } from './environment/processes.ts';
+import { Gates } from './gates.ts';
 import {
   artifactPath,
   type Checkpointed,
@@ -25,75 +26,17 @@ import {
   type Source,
 } from './scenario.ts';
 
-/**
- * In place of the native helper: holds any verb up while `gates/helper` names the step that the journal is in, and, optionally, the
- * verb. It ends with the agent, as the helper does.
- */
-const HELPER = `#!/bin/sh
-gate=/opt/faults/gates/helper
-if [ "$1" != pin ] && [ -e $gate ]; then
-  read -r step verb <$gate
-  last=$(grep '"state":"step"' /var/lib/snapshot-agent/journal.jsonl | tail -n 1)
-  case $last in
-  *"\\"step\\":\\"$step\\""*)
-    if [ -z "$verb" ] || [ "$verb" = "$1" ]; then
-      echo "$1" >$gate.reached
-      while [ -e $gate ]; do
-        [ -d /proc/$PPID ] || exit 1
-        sleep 0.02
-      done
-    fi
-    ;;
-  esac
-fi
-exec /opt/faults/snapshot-helper "$@"
-`;
-
-/**
- * In place of CRIU: waits at the FIFO `gates/criu-ACTION`, or fails with the log in `gates/criu-ACTION.fails`. Without a child of
- * its own, so that whoever kills it has killed all of it.
- */
-const CRIU = `#!/bin/sh
-gate=/opt/faults/gates/criu-$1
-if [ -e $gate.fails ]; then
-  previous=
-  for word in "$@"; do
-    case $previous in
-    --work-dir) work=$word ;;
-    --log-file) log=$word ;;
-    esac
-    previous=$word
-  done
-  while IFS= read -r line; do echo "$line"; done <$gate.fails >"$work/$log"
-  exit 1
-fi
-if [ -p $gate ]; then
-  : >$gate.reached
-  read -r go <$gate
-fi
-exec /usr/sbin/criu "$@"
-`;
-
 let cluster: Cluster;
 let agent: Agent;
-let gates: string;
-let binds: string[];
-const withFaults = { criu: { binaryPath: '/opt/faults/criu' }, paths: { helper: '/opt/faults/helper' } };
+let gates: Gates;
 
 beforeAll(async () => {
   cluster = await Cluster.start();
-  const faults = join(cluster.directory, 'faults');
-  gates = join(faults, 'gates');
-  await mkdir(gates, { recursive: true });
-  await writeFile(join(faults, 'helper'), HELPER);
-  await writeFile(join(faults, 'criu'), CRIU);
-  await copyFile(resolve(REPOSITORY, 'native/build/snapshot-helper'), join(faults, 'snapshot-helper'));
-  for (const name of ['helper', 'criu', 'snapshot-helper']) await chmod(join(faults, name), 0o755);
-  binds = [`${faults}:/opt/faults`];
-  agent = await cluster.startAgent({ config: withFaults, binds });
+  gates = await Gates.make(cluster);
+  agent = await startWithGates();
 });
 afterEach(async () => {
-  openAll();
+  gates.openAll();
   if (!agent.running) await agent.start();
 });
 afterAll(async () => {
@@ -103,42 +46,12 @@ afterAll(async () => {
 
 const memory = (mebibytes = 8) => ({ command: workload('memory', `${mebibytes}`), control: false });
 
-/** From now on verbs of the helper wait in this step. */
-function holdHelper(step: string, verb = ''): void {
-  writeFileSync(join(gates, 'helper'), `${step} ${verb}\n`);
-}
-
-/** From now on CRIU waits before it does anything. */
-function holdCriu(action: 'dump' | 'restore'): void {
-  execFileSync('mkfifo', [join(gates, `criu-${action}`)]);
+function startWithGates(more: { readonly config?: object; readonly volume?: Volume } = {}): Promise<Agent> {
+  return cluster.startAgent({ ...more, config: { ...gates.config, ...more.config }, binds: gates.binds });
 }
 
 async function reached(gate: 'helper' | 'criu-dump' | 'criu-restore'): Promise<void> {
-  const explain = () => journal().slice(-3).join('\n');
-  await eventually(`${gate} to be held`, () => (existsSync(join(gates, `${gate}.reached`)) ? true : undefined), {
-    timeoutMs: 60_000,
-    explain,
-  });
-}
-
-/** Lets everything go on. */
-function openAll(): void {
-  for (const name of readdirSync(gates)) {
-    // A CRIU that waits at its FIFO goes on; where none waits, opening it fails and nobody needs it.
-    if (/^criu-\w+$/.test(name)) release(join(gates, name));
-    rmSync(join(gates, name), { force: true });
-  }
-}
-
-function release(fifo: string): void {
-  try {
-    const end = openSync(fifo, 'r+');
-    writeSync(end, 'go\n');
-    // Kept open until the reader has it: a FIFO forgets what is in it when nobody holds it.
-    setTimeout(() => closeSync(end), 2000);
-  } catch {
-    // It is gone.
-  }
+  await gates.reached(gate, () => journal().slice(-3).join('\n'));
 }
 
 function journal(): string[] {
@@ -167,14 +80,14 @@ async function killInStep(container: Container, step: string): Promise<void> {
 async function killHeld(step: string, verb = ''): Promise<void> {
   await reached('helper');
   expect(journal().findLast((line) => line.includes('"step":'))).toContain(`"step":"${step}"`);
-  if (verb !== '') expect(readFileSync(join(gates, 'helper.reached'), 'utf8').trim()).toBe(verb);
+  if (verb !== '') expect(gates.heldVerb).toBe(verb);
   await agent.end('SIGKILL');
 }
 
 /** Starts the agent; returns where in its log that was. */
 async function startAgain(): Promise<number> {
   const from = agent.logs().length;
-  openAll();
+  gates.openAll();
   await agent.start();
   await agent.waitForLog('its start', (line) => line['msg'] === 'started', { from });
   return from;
@@ -257,7 +170,7 @@ describe('the agent is killed in a checkpoint, in step', () => {
 
   test.each(cases)('$step $verb: the workload runs on, and the checkpoint is made all the same', async (one) => {
     const source = await sourceBeforeAgent();
-    if (one.held) holdHelper(one.step, one.verb);
+    if (one.held) gates.holdHelper(one.step, one.verb);
     await agent.start();
     if (one.held) await killHeld(one.step, one.verb);
     else await killInStep(source.container, one.step);
@@ -304,7 +217,7 @@ describe('the agent is killed in a checkpoint, in step', () => {
 describe('the agent is killed in a checkpoint that stops its container, in step', () => {
   test.each(['stop', 'finalize', 'publish'])('%s: the artifact is finished by the next agent', async (step) => {
     const source = await sourceBeforeAgent({ after: 'stop' });
-    if (step === 'finalize') holdHelper(step, 'bulk-write');
+    if (step === 'finalize') gates.holdHelper(step, 'bulk-write');
     await agent.start();
     if (step === 'finalize') await killHeld(step, 'bulk-write');
     else await killInStep(source.container, step);
@@ -319,7 +232,7 @@ describe('the agent is killed in a checkpoint that stops its container, in step'
 
   test('criu-dump, before CRIU ended the workload: it runs on, and is stopped by the next agent', async () => {
     const source = await sourceBeforeAgent({ after: 'stop' });
-    holdHelper('criu-dump', 'capture');
+    gates.holdHelper('criu-dump', 'capture');
     await agent.start();
     await killHeld('criu-dump', 'capture');
     await expectRuns(source.container);
@@ -369,7 +282,7 @@ describe('the agent is killed in a restore, in step', () => {
 
   test.each(before)('$step: the same container is restored into', async ({ step, held }) => {
     const target = await targetBeforeAgent();
-    if (held) holdHelper(step);
+    if (held) gates.holdHelper(step);
     await agent.start();
     if (held) await killHeld(step);
     else await killInStep(target.container, step);
@@ -384,7 +297,7 @@ describe('the agent is killed in a restore, in step', () => {
   test.each(after)('$step $verb: its container is ended and a new one gets an attempt of its own', async (one) => {
     const target = await targetBeforeAgent(one.placeholder);
     const id = target.container.id;
-    holdHelper(one.step, one.verb);
+    gates.holdHelper(one.step, one.verb);
     await agent.start();
     await killHeld(one.step, one.verb);
     // What is half restored does not run by itself.
@@ -418,7 +331,7 @@ describe('the agent is killed in a restore, in step', () => {
 
   test.each(['snapshot-standby', 'sleep'])('release, with %s: the restore is brought to its end', async (kind) => {
     const target = await targetBeforeAgent(kind === 'sleep' ? ['sleep', 'infinity'] : undefined);
-    holdHelper('release', 'put');
+    gates.holdHelper('release', 'put');
     await agent.start();
     await killHeld('release', 'put');
     await expectRuns(target.container);
@@ -438,12 +351,12 @@ describe('the agent is killed in a restore, in step', () => {
 describe('the agent is asked to stop', () => {
   test('in a checkpoint: it is brought to its end first', async () => {
     const source = await sourceBeforeAgent();
-    holdCriu('dump');
+    gates.holdCriu('dump');
     await agent.start();
     await reached('criu-dump');
     const stopped = agent.end('SIGTERM', 60_000);
     await agent.waitForLog('the signal', (line) => line['msg'] === 'stopping');
-    openAll();
+    gates.openAll();
     expect(await stopped).toMatchObject({ exitCode: 0 });
     await expectRuns(source.container);
     expect(lastEntry(source.container)).toMatchObject({ state: 'succeeded' });
@@ -455,12 +368,12 @@ describe('the agent is asked to stop', () => {
     await source.pod.remove();
     await agent.end('SIGTERM');
     const target = await runTarget(cluster, source);
-    holdCriu('restore');
+    gates.holdCriu('restore');
     await agent.start();
     await reached('criu-restore');
     const stopped = agent.end('SIGTERM', 60_000);
     await agent.waitForLog('the signal', (line) => line['msg'] === 'stopping');
-    openAll();
+    gates.openAll();
     expect(await stopped).toMatchObject({ exitCode: 0 });
     await expectRuns(target.container);
     expect(lastEntry(target.container)).toMatchObject({ state: 'succeeded' });
@@ -473,15 +386,15 @@ describe('a container is replaced in the middle', () => {
 
   test.each(['inspect', 'quiesced', 'criu-dump'])('of a checkpoint, in %s', async (step) => {
     const source = await sourceBeforeAgent();
-    if (step === 'criu-dump') holdCriu('dump');
-    else holdHelper(step);
+    if (step === 'criu-dump') gates.holdCriu('dump');
+    else gates.holdHelper(step);
     await agent.start();
     await reached(step === 'criu-dump' ? 'criu-dump' : 'helper');
     await source.container.signal('SIGKILL');
     await source.container.ended();
     const next = await source.pod.run({ image: IMAGES.placeholder, ...memory(), attempt: 1 });
     await next.ready();
-    openAll();
+    gates.openAll();
     const end = await operationEnd(agent, 'checkpoint', source.container);
     expect(GONE).toContain(end['code']);
     requireSuccess(agent, await operationEnd(agent, 'checkpoint', next), next);
@@ -494,14 +407,14 @@ describe('a container is replaced in the middle', () => {
   test.each(['halt', 'rootfs', 'criu-restore', 'continue'])('of a restore, in %s', async (step) => {
     const source = await checkpointed(cluster, agent, memory());
     await source.pod.remove();
-    if (step === 'criu-restore') holdCriu('restore');
-    else holdHelper(step);
+    if (step === 'criu-restore') gates.holdCriu('restore');
+    else gates.holdHelper(step);
     const target = await runTarget(cluster, source);
     await reached(step === 'criu-restore' ? 'criu-restore' : 'helper');
     process.kill(await target.container.pid(), 'SIGKILL');
     await target.container.ended();
     const next = await target.pod.runPlaceholder({ attempt: 1, control: false });
-    openAll();
+    gates.openAll();
     const end = await operationEnd(agent, 'restore', target.container);
     expect(GONE).toContain(end['code']);
     requireSuccess(agent, await operationEnd(agent, 'restore', next), next);
@@ -530,19 +443,19 @@ describe('while CRIU restores, nothing of the container runs', () => {
   test.each(Object.entries(restless))('%s is stopped, or refused', async (_, unrest) => {
     const source = await checkpointed(cluster, agent, memory());
     await source.pod.remove();
-    holdCriu('restore');
+    gates.holdCriu('restore');
     const command = ['sh', '-c', `${`${unrest} `.repeat(4)}\nexec /usr/local/bin/snapshot-standby`];
     const { container, pod } = await runTarget(cluster, source, { command });
     const ended = operationEnd(agent, 'restore', container);
     await Promise.race([reached('criu-restore'), ended]);
-    if (existsSync(join(gates, 'criu-restore.reached'))) {
+    if (gates.isReached('criu-restore')) {
       const runs = () =>
         processes()
           .filter(({ cgroups, command: line }) => cgroups.includes(container.id) && !line.includes('/opt/faults/'))
           .filter(({ pid, state }) => !/[TtZX]/.test(state) && !stopsOnReturn(pid, state))
           .map(({ pid, state, command: line }) => `${pid} ${state} ${line}`);
       for (let look = 0; look < 20; look++) expect(runs()).toEqual([]);
-      openAll();
+      gates.openAll();
       requireSuccess(agent, await ended, container);
       await expectRuns(container);
     } else {
@@ -555,15 +468,12 @@ describe('while CRIU restores, nothing of the container runs', () => {
 });
 
 describe('CRIU fails', () => {
-  const failing = (action: 'dump' | 'restore', log: string) =>
-    writeFileSync(join(gates, `criu-${action}.fails`), `${log}\n`);
-
   test.each([
     ['SYS_RESOURCE_MISSING', "(00.010) Error (criu/cr-dump.c:389): Can't get rlimit 0: Operation not permitted"],
     ['IMAGE_SPACE', '(00.010) Error (criu/image.c:1): Error flushing image: No space left on device'],
     ['UNKNOWN_CRIU_FAILURE', '(00.010) Error (criu/new.c:1): the moon is in the wrong phase'],
   ])('to dump: %s is said, and the workload runs on', async (code, line) => {
-    failing(
+    gates.failCriu(
       'dump',
       `(00.001) Warn  (criu/x.c:1): of no interest\n${line}\n(00.011) Error (criu/cr-dump.c:2): Dumping FAILED.`,
     );
@@ -581,12 +491,15 @@ describe('CRIU fails', () => {
   test('to restore: the cause is said, and the container ends', async () => {
     const source = await checkpointed(cluster, agent, memory());
     await source.pod.remove();
-    failing('restore', "(00.1) Error (criu/sk-inet.c:1): inet: Can't bind inet socket (id 5): Address already in use");
+    gates.failCriu(
+      'restore',
+      "(00.1) Error (criu/sk-inet.c:1): inet: Can't bind inet socket (id 5): Address already in use",
+    );
     const { container, pod } = await runTarget(cluster, source);
     const end = await operationEnd(agent, 'restore', container);
     expect(end).toMatchObject({ code: 'RESTORE_FAILED', step: 'criu-restore', reasons: [{ code: 'PORT_IN_USE' }] });
     expect(await container.ended()).toMatchObject({ exit_code: 137 });
-    openAll();
+    gates.openAll();
     const next = await pod.runPlaceholder({ attempt: 1, control: false });
     requireSuccess(agent, await operationEnd(agent, 'restore', next), next);
     await expectRuns(next);
@@ -594,7 +507,7 @@ describe('CRIU fails', () => {
   });
 
   test('in a Job: its container is ended, so that the Job fails at once', async () => {
-    failing('dump', '(00.1) Error (criu/new.c:1): no');
+    gates.failCriu('dump', '(00.1) Error (criu/new.c:1): no');
     const source = await runSource(cluster, { ...memory(), pod: { labels: { [LABELS.jobName]: 'job' } } });
     expect(await operationEnd(agent, 'checkpoint', source.container)).toMatchObject({ code: 'DUMP_FAILED' });
     expect(await source.container.ended()).toMatchObject({ exit_code: 137 });
@@ -606,22 +519,22 @@ describe('with short deadlines', () => {
   beforeAll(async () => {
     await agent.end('SIGTERM');
     const timeouts = { checkpoint: { timeoutSeconds: 2 }, restore: { restoreTimeoutSeconds: 3 } };
-    agent = await cluster.startAgent({ config: { ...withFaults, ...timeouts }, binds });
+    agent = await startWithGates({ config: timeouts });
   });
   afterAll(async () => {
     await agent.end('SIGTERM');
-    agent = await cluster.startAgent({ config: withFaults, binds });
+    agent = await startWithGates();
   });
 
   test('a dump that hangs is given up, the workload runs on, and it is tried again', async () => {
-    holdCriu('dump');
+    gates.holdCriu('dump');
     const source = await runSource(cluster, memory());
     const end = await operationEnd(agent, 'checkpoint', source.container);
     expect(end).toMatchObject({ code: 'STEP_TIMEOUT', step: 'criu-dump' });
     expect(end['problem']).toContain('2 s');
     await expectRuns(source.container);
     const from = agent.logs().length;
-    openAll();
+    gates.openAll();
     requireSuccess(agent, await operationEnd(agent, 'checkpoint', source.container, { from }), source.container);
     await expectRuns(source.container);
     await expectNoStaging(source.id);
@@ -629,14 +542,14 @@ describe('with short deadlines', () => {
   });
 
   test('a capture that hangs while the workload is frozen is given up, and it runs on', async () => {
-    holdHelper('criu-dump', 'capture');
+    gates.holdHelper('criu-dump', 'capture');
     const source = await runSource(cluster, memory());
     const end = await operationEnd(agent, 'checkpoint', source.container);
     expect(end).toMatchObject({ code: 'STEP_TIMEOUT', step: 'criu-dump' });
     await expectRuns(source.container);
     // The pod goes only when no attempt is under way that it would tear the ground from.
     const from = agent.logs().length;
-    openAll();
+    gates.openAll();
     requireSuccess(agent, await operationEnd(agent, 'checkpoint', source.container, { from }), source.container);
     await source.pod.remove();
   });
@@ -644,7 +557,7 @@ describe('with short deadlines', () => {
   test('a restore that hangs is given up, and its container ends', async () => {
     const source = await checkpointed(cluster, agent, memory());
     await source.pod.remove();
-    holdCriu('restore');
+    gates.holdCriu('restore');
     const { container, pod } = await runTarget(cluster, source);
     const end = await operationEnd(agent, 'restore', container);
     expect(end).toMatchObject({ code: 'STEP_TIMEOUT', step: 'criu-restore' });
@@ -659,7 +572,7 @@ describe('with a small volume', () => {
   beforeAll(async () => {
     await agent.end('SIGTERM');
     volume = await cluster.makeVolume('small', { sizeMiB: 192 });
-    agent = await cluster.startAgent({ config: withFaults, binds, volume });
+    agent = await startWithGates({ volume });
   });
 
   async function freeBytes(): Promise<number> {
@@ -683,12 +596,12 @@ describe('with a small volume', () => {
   });
 
   test.each(['criu-dump', 'finalize'])('one that is filled up in %s costs nothing but the attempt', async (step) => {
-    if (step === 'criu-dump') holdCriu('dump');
-    else holdHelper(step);
+    if (step === 'criu-dump') gates.holdCriu('dump');
+    else gates.holdHelper(step);
     const source = await runSource(cluster, memory(8));
     await reached(step === 'criu-dump' ? 'criu-dump' : 'helper');
     await fillUp();
-    openAll();
+    gates.openAll();
     const end = await operationEnd(agent, 'checkpoint', source.container);
     rmSync(filler());
     const [reason] = end['reasons'] as { code: string }[];
