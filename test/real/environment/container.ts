@@ -58,7 +58,7 @@ export class Container {
         one.nspid.at(-1) === 1 &&
         one.pid !== first &&
         one.cgroups.includes(this.id) &&
-        namespaceOf(one.pid, 'pid') !== own,
+        isElsewhere(one.pid, own),
     );
     return restored?.pid ?? first;
   }
@@ -162,5 +162,14 @@ export class Container {
       },
       { timeoutMs },
     );
+  }
+}
+
+/** Whether a process is in another PID namespace; one that ended meanwhile is nowhere. */
+function isElsewhere(pid: number, own: string): boolean {
+  try {
+    return namespaceOf(pid, 'pid') !== own;
+  } catch {
+    return false;
   }
 }
