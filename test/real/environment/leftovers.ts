@@ -50,6 +50,11 @@ function mountsBelow(directory: string): string[] {
     .filter((path) => path === directory || path.startsWith(`${directory}/`));
 }
 
+/** Lets those go on who wait to write into a file system that a test has frozen: nothing ends them as long as they wait. */
+async function thaw(directory: string): Promise<void> {
+  for (const path of mountsBelow(directory)) await host(['fsfreeze', '--unfreeze', path]).catch(() => undefined);
+}
+
 function cgroupsOf(directory: string): string[] {
   const found: string[] = [];
   const hierarchies = existsSync(join(CGROUPS, 'cgroup.procs'))
@@ -84,6 +89,7 @@ export function leftovers(directory: string, bridge: string): string[] {
 
 /** Removes whatever is left of a cluster, however it ended. */
 export async function removeLeftovers(directory: string, bridge: string): Promise<void> {
+  await thaw(directory);
   await killAll(`the processes of ${directory}`, () => clusterProcesses(directory));
   for (const path of mountsBelow(directory).reverse()) await host(['umount', '--lazy', path]).catch(() => undefined);
   await eventually(
