@@ -11,7 +11,7 @@ show grep -E 'Cap|NoNewPrivs|Seccomp' /proc/self/status
 show nproc
 show free -m
 show df -h / /tmp /root /dev/shm "$PWD"
-show findmnt -no TARGET,FSTYPE,OPTIONS,PROPAGATION
+show findmnt -rno TARGET,FSTYPE,PROPAGATION,OPTIONS
 show lsns
 show cat /proc/1/comm /proc/self/cgroup
 show ls /sys/fs/cgroup
@@ -21,7 +21,7 @@ show sh -c 'ls -lR /dev/nvidia*'
 show sh -c 'ls -l /usr/local/nvidia /usr/local/nvidia/*'
 show sh -c 'ldconfig -p | grep -E "libcuda|libnvidia-ml|libseccomp|libstdc"'
 show sh -c 'find / -xdev -name "libcuda.so*" -o -xdev -name "cuda-checkpoint" 2>/dev/null'
-show env
+show sh -c 'env | grep -E "^(PATH|LD_|NCCL_|CUDA_|NVIDIA_|NVSHMEM_|TORCH_|PYTHON|HF_|OUT=)"'
 show nvidia-smi
 show nvidia-smi -q -d MIG
 show nvidia-smi topo -m

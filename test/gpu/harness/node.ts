@@ -16,7 +16,11 @@ import { type BindMount, ociSpec } from './spec.ts';
 
 /** No bridge: containers have a network namespace of their own with a loopback device in it. */
 const NO_BRIDGE = 'none';
-const PATH = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+const BASE_ENV = {
+  PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+  HOME: '/root',
+  LANG: 'C.UTF-8',
+};
 export const STANDBY = '/usr/local/bin/snapshot-standby';
 /** Where the test programs lie in every container. */
 export const WORKERS = '/opt/workers';
@@ -167,6 +171,7 @@ export class RuncNode {
   #spec(request: ContainerRequest, made: { id: string; uid: string; rootPath: string; control: string }) {
     const { gpus, workers, cgroups = 'machine' } = this.#request;
     const env = {
+      ...BASE_ENV,
       POD_NAME: request.name,
       [CONTROL_DIR_ENV]: DEFAULT_CONTROL_DIR,
       ...this.#request.env,
@@ -184,7 +189,7 @@ export class RuncNode {
       rootPath: made.rootPath,
       hostname: request.name,
       args: request.args,
-      env: [PATH, 'HOME=/root', 'LANG=C.UTF-8', ...Object.entries(env).map(([name, value]) => `${name}=${value}`)],
+      env: Object.entries(env).map(([name, value]) => `${name}=${value}`),
       binds,
       devices: (gpus?.devices ?? []).filter(
         ({ path, minor }) => !GPU_NODE.test(path) || (request.gpuMinors?.includes(minor) ?? true),
