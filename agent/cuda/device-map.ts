@@ -10,7 +10,7 @@ export type ComparedGpu = Pick<
 
 /** A GPU that the workload saw when it was checkpointed, as the record has it. */
 export interface SourceGpu extends ComparedGpu {
-  /** Device memory that the workload held there. */
+  /** Device memory that the processes of the workload held there, without what the driver keeps for itself. */
   readonly usedBytes: number;
 }
 
