@@ -1,5 +1,5 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { expect } from 'vitest';
@@ -7,6 +7,9 @@ import { adopt, cudaPath, environment, type Subject, scratch, standinPath, start
 import { Standin, type StandinGpu, standinGpu } from './standin/standin.ts';
 
 export type Answer = Record<string, unknown>;
+
+/** How long a condition is waited for on a busy machine. */
+export const GENEROUS = { timeout: 30_000 };
 
 /** A stand-in with GPUs like these; two of a kind without them. */
 export function openStandin(gpus: readonly StandinGpu[] = [standinGpu(0), standinGpu(1)]): Standin {
@@ -100,13 +103,59 @@ export async function startWorker(standin: Standin, ...args: string[]): Promise<
     env: { SNAPSHOT_STANDIN_DIR: standin.directory },
   });
   const last = () => JSON.parse(readFileSync(report, 'utf8')) as Beat;
-  await expect.poll(last).toBeDefined();
+  await expect.poll(last, GENEROUS).toBeDefined();
   const next = async () => {
     const { beat } = last();
-    await expect.poll(() => last().beat, { timeout: 20_000 }).toBeGreaterThan(beat);
+    await expect.poll(() => last().beat, GENEROUS).toBeGreaterThan(beat);
     return last();
   };
   return { ...subject, last, next };
+}
+
+/** What a call answers that went well. */
+export const timed = { ok: true, seconds: expect.any(Number) };
+export const stateIs = (state: string) => ({ ok: true, state });
+export const illegal = (call: string) => ({
+  ok: false,
+  error: 401,
+  name: 'CUDA_ERROR_ILLEGAL_STATE',
+  text: 'the operation cannot be performed in the present state',
+  call,
+});
+
+/** A CUDA process, and a session to act upon it. */
+export async function open(...args: string[]) {
+  const standin = openStandin();
+  const worker = await startWorker(standin, ...args);
+  const session = await openSession(standin);
+  return { standin, worker, session, pid: worker.pid };
+}
+
+/** Locks and checkpoints a process, which must succeed. */
+export async function checkpoint(session: Session, pid: number): Promise<void> {
+  expect(await session.ask(`lock ${pid} 10000`)).toEqual(timed);
+  expect(await session.ask(`checkpoint ${pid}`)).toEqual(timed);
+  expect(await session.ask(`state ${pid}`)).toEqual(stateIs('checkpointed'));
+}
+
+/** What the process has open; what it closes meanwhile may be missing. */
+export function openFilesOf(pid: number): string[] {
+  const linkOf = (name: string) => {
+    try {
+      return [readlinkSync(`/proc/${pid}/fd/${name}`)];
+    } catch {
+      return [];
+    }
+  };
+  return readdirSync(`/proc/${pid}/fd`).flatMap(linkOf);
+}
+
+/** What the process has open and mapped of its stand-in's devices and their memory. */
+export function devicesOf(pid: number, directory: string): string[] {
+  const mapped = readFileSync(`/proc/${pid}/maps`, 'utf8').split('\n');
+  return [...openFilesOf(pid), ...mapped].filter(
+    (line) => line.includes(`${directory}/dev/`) || line.includes('/memory/GPU-'),
+  );
 }
 
 export interface Variant {

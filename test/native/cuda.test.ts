@@ -3,7 +3,15 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { type Answer, buildVariant, cudaCommand, openSession, openStandin, startWorker } from './cuda-session.ts';
+import {
+  type Answer,
+  buildVariant,
+  cudaCommand,
+  GENEROUS,
+  openSession,
+  openStandin,
+  startWorker,
+} from './cuda-session.ts';
 import { adopt, childrenOf, commOf, cudaPath, environment, run, standinPath, tidyUp } from './programs.ts';
 import { type Standin, standinGpu } from './standin/standin.ts';
 
@@ -187,7 +195,7 @@ describe('as a process', () => {
         return 'gone';
       }
     };
-    await expect.poll(stateOf, { timeout: 20_000 }).toMatch(/^(Z|X|gone)$/);
+    await expect.poll(stateOf, GENEROUS).toMatch(/^(Z|X|gone)$/);
   });
 
   test('it ends with the end of its input; a request that was not sent whole is none', async () => {

@@ -23,7 +23,8 @@ char *standin_path(const char *fmt, ...) {
     va_start(args, fmt);
     int length = vsnprintf(name, sizeof name, fmt, args);
     va_end(args);
-    if (directory == NULL || length < 0 || (size_t)length >= sizeof name || asprintf(&path, "%s/%s", directory, name) < 0) {
+    bool fits = length >= 0 && (size_t)length < sizeof name;
+    if (directory == NULL || !fits || asprintf(&path, "%s/%s", directory, name) < 0) {
         fputs("stand-in: SNAPSHOT_STANDIN_DIR is not set, or a name is too long\n", stderr);
         abort();
     }

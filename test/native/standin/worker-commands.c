@@ -105,6 +105,7 @@ static void look_for_command(struct worker *worker) {
 void *worker_serve(void *argument) {
     struct worker *worker = argument;
     enter(worker, STANDIN_RUNNING);
+    sem_post(&worker->serving);
     for (;; standin_sleep(POLL_MS))
         look_for_command(worker);
     return NULL;

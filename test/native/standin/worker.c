@@ -179,8 +179,12 @@ int main(int argc, char **argv) {
     fill();
     if (options.forked_child)
         start_another(argv[0], false);
-    if (!options.no_restore_thread)
+    if (!options.no_restore_thread) {
+        sem_init(&worker.serving, 0, 0);
         start_thread(worker_serve);
+        /* Whoever has read a beat may call. */
+        sem_wait(&worker.serving);
+    }
     start_thread(work);
     for (;;) {
         int number = 0;

@@ -3,6 +3,7 @@
 #define STANDIN_WORKER_H
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdint.h>
 
 #include "standin.h"
@@ -38,6 +39,7 @@ struct worker {
     bool peer_access;   /* it cannot be restored */
     bool out_of_memory; /* a restore once failed for want of memory: none will succeed */
     enum standin_state state;
+    sem_t serving;        /* posted once the restore thread can be found */
     pthread_mutex_t work; /* held by whoever may touch device memory; kept while the process is locked */
 };
 
