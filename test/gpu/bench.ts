@@ -4,7 +4,7 @@ import type { Agent, AgentRequest } from '../real/environment/agent.ts';
 import { REPOSITORY } from '../real/environment/host.ts';
 import type { RuncContainer } from './harness/container.ts';
 import { DriverTool } from './harness/driver-tool.ts';
-import { machineGpus } from './harness/gpus.ts';
+import { type GpuMachine, pythonCommand } from './harness/gpus.ts';
 import { type ContainerRequest, RuncNode, WORKERS } from './harness/node.ts';
 import { Operations } from './harness/operations.ts';
 import type { SectionReport } from './report.ts';
@@ -14,6 +14,8 @@ export interface Options {
   readonly out: string;
   /** Zeroed device memory that the language model reserves besides its weights. */
   readonly kvGib: number;
+  /** Undefined on a machine without. */
+  readonly machine: GpuMachine | undefined;
 }
 
 /** A part of the tests that can be run alone. */
@@ -50,7 +52,7 @@ export class Bench {
 
   /** `volumeGib`: artifacts go to a volume in memory with so much room, instead of the node's own. */
   async startStand({ volumeGib, ...request }: AgentRequest & { volumeGib?: number } = {}): Promise<Stand> {
-    const node = await RuncNode.start({ workers: join(REPOSITORY, 'test/gpu/workers'), gpus: machineGpus() });
+    const node = await RuncNode.start({ workers: join(REPOSITORY, 'test/gpu/workers'), gpus: this.options.machine });
     const stand = { node, agents: [] as Agent[], containers: [] as RuncContainer[] };
     this.#stands.push(stand);
     const volume = volumeGib === undefined ? node.volume : await node.makeVolume('large', volumeGib);
@@ -66,15 +68,18 @@ export class Bench {
     { node }: Stand,
     { script, args = [], timeoutMs = 120_000, ...request }: WorkerRequest,
   ): Promise<RuncContainer> {
-    const command = ['/usr/bin/env', 'python3', '-u', `${WORKERS}/${script}.py`, ...args.map(String)];
-    const container = this.#note(node, await node.run({ ...request, args: command }));
+    const command = this.options.machine?.command ?? pythonCommand;
+    const line = command(WORKERS, script, args.map(String));
+    const container = this.#note(node, await node.run({ ...request, args: line }));
     await container.waitForOutput('{"ready":…}', (line) => 'ready' in line, { timeoutMs });
     return container;
   }
 
   /** A program that asks the driver beside the agent. */
   async openDriver(): Promise<DriverTool> {
-    const driver = await DriverTool.open();
+    const { machine } = this.options;
+    if (machine === undefined) throw new Error('this machine has no GPU');
+    const driver = await DriverTool.open(machine.tool);
     this.#drivers.push(driver);
     return driver;
   }

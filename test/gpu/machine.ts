@@ -1,25 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { cpus, release, totalmem } from 'node:os';
 import { host } from '../real/environment/host.ts';
-
-/** A GPU as nvidia-smi has it. */
-export interface Gpu {
-  readonly uuid: string;
-  readonly model: string;
-  readonly memoryMib: number;
-  readonly driver: string;
-}
-
-/** Empty on a machine without. */
-export async function gpusOfMachine(): Promise<Gpu[]> {
-  const query = '--query-gpu=uuid,name,memory.total,driver_version';
-  const text = await host(['nvidia-smi', query, '--format=csv,noheader,nounits']).catch(() => '');
-  return text
-    .split('\n')
-    .map((line) => line.split(',').map((cell) => cell.trim()))
-    .filter((cells) => cells.length === 4)
-    .map(([uuid = '', model = '', memory = '', driver = '']) => ({ uuid, model, memoryMib: Number(memory), driver }));
-}
+import type { Gpu } from './harness/gpus.ts';
 
 /** What the figures were measured on. */
 export async function machineFacts(gpus: readonly Gpu[]): Promise<Record<string, unknown>> {

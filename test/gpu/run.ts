@@ -1,7 +1,9 @@
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Bench, type Options, type Section } from './bench.ts';
-import { gpusOfMachine, machineFacts } from './machine.ts';
+import { machineGpus } from './harness/gpus.ts';
+import { standInGpus } from './harness/stand-in.ts';
+import { machineFacts } from './machine.ts';
 import { Report } from './report.ts';
 import { container } from './sections/container.ts';
 import { cpu } from './sections/cpu.ts';
@@ -13,10 +15,11 @@ import { torch } from './sections/torch.ts';
 import { twoGpus } from './sections/two-gpus.ts';
 
 const SECTIONS: readonly Section[] = [limits, cpu, container, torch, live, faults, llama, twoGpus];
-const USAGE = `usage: run.mjs [--only NAME,…] [--out DIRECTORY] [--kv-gib 20]
+const USAGE = `usage: run.mjs [--only NAME,…] [--out DIRECTORY] [--kv-gib 20] [--stand-in]
 
 Checkpoints and restores GPU workers through the agent, in containers that runc makes. Without --only: every section that the machine
 has the GPUs for. Reports, results.json and logs go to DIRECTORY, by default $OUT, else gpu-results.
+--stand-in: no GPU but what stands for one in tests (make -C native standin), so that figures mean nothing.
 
 ${SECTIONS.map(({ name, gpus, what }) => `  ${name.padEnd(10)} ${what}${gpus > 0 ? ` (${gpus} GPU)` : ''}`).join('\n')}
 `;
@@ -27,6 +30,7 @@ async function main(): Promise<boolean> {
       only: { type: 'string', default: '' },
       out: { type: 'string', default: process.env['OUT'] ?? 'gpu-results' },
       'kv-gib': { type: 'string', default: '20' },
+      'stand-in': { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   });
@@ -34,9 +38,10 @@ async function main(): Promise<boolean> {
     process.stdout.write(USAGE);
     return true;
   }
-  const options: Options = { out: resolve(values.out), kvGib: Number(values['kv-gib']) };
+  const machine = values['stand-in'] ? standInGpus() : await machineGpus();
+  const options: Options = { out: resolve(values.out), kvGib: Number(values['kv-gib']), machine };
   const report = await Report.open(options.out);
-  const gpus = await gpusOfMachine();
+  const gpus = machine?.gpus ?? [];
   report.machine(await machineFacts(gpus));
   for (const section of chosen(values.only, gpus.length)) {
     await runSection(section, { report, options, gpus: gpus.length });

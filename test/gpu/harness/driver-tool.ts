@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { REPOSITORY } from '../../real/environment/host.ts';
 import type { RuncContainer } from './container.ts';
-import { driverLibraries } from './gpus.ts';
+import type { GpuMachine } from './gpus.ts';
 
 type Answer = { readonly ok: boolean; readonly [field: string]: unknown };
 
@@ -26,16 +26,10 @@ export class DriverTool {
     this.#lines = lines;
   }
 
-  static async open(): Promise<DriverTool> {
+  static async open({ args, env }: GpuMachine['tool']): Promise<DriverTool> {
     const program = join(REPOSITORY, 'native/build/snapshot-cuda');
     if (!existsSync(program)) throw new Error(`${program} is not there: it was not built`);
-    const pathOf = (wanted: string) => driverLibraries().find(({ name }) => name === wanted)?.path;
-    const [libcuda, libnvml] = [pathOf('libcuda.so.1'), pathOf('libnvidia-ml.so.1')];
-    const args = [
-      ...(libcuda === undefined ? [] : ['--libcuda', libcuda]),
-      ...(libnvml === undefined ? [] : ['--libnvml', libnvml]),
-    ];
-    const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+    const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['pipe', 'pipe', 'inherit'] });
     await once(child, 'spawn');
     if (child.stdout === null) throw new Error('snapshot-cuda has no standard output');
     const tool = new DriverTool(child, createInterface({ input: child.stdout })[Symbol.asyncIterator]());

@@ -10,7 +10,7 @@ import { host, REPOSITORY } from '../../real/environment/host.ts';
 import { CLUSTER_PREFIX, leftovers, noteOwner, removeLeftovers } from '../../real/environment/leftovers.ts';
 import { RuncContainer } from './container.ts';
 import { type CriServer, serveCri } from './cri-server.ts';
-import type { MachineGpus } from './gpus.ts';
+import type { GpuMachine } from './gpus.ts';
 import { RuncProcess } from './runc.ts';
 import { type BindMount, ociSpec } from './spec.ts';
 
@@ -28,7 +28,7 @@ export const WORKERS = '/opt/workers';
 export interface NodeRequest {
   readonly cgroups?: CgroupMode;
   /** The GPUs that its containers get; without them a node without. */
-  readonly gpus?: MachineGpus | undefined;
+  readonly gpus?: GpuMachine | undefined;
   /** The directory that lies at WORKERS in containers. */
   readonly workers: string;
   /** Variables that containers have besides their own. */
@@ -126,8 +126,9 @@ export class RuncNode {
   /** Starts the built agent with a volume at its base path: the node's own unless another one is given. */
   async startAgent(request: AgentRequest = {}): Promise<Agent> {
     const { gpus } = this.#request;
-    const binds = [...(gpus?.agentBinds ?? []), ...(request.binds ?? [])];
-    const agent = new Agent(this.#place, { volume: this.volume, ...request, binds });
+    const binds = [...(gpus?.agent.binds ?? []), ...(request.binds ?? [])];
+    const config = { ...gpus?.agent.config, ...request.config };
+    const agent = new Agent(this.#place, { volume: this.volume, ...request, binds, config });
     this.#agents.push(agent);
     return agent.start();
   }
@@ -182,7 +183,7 @@ export class RuncNode {
       { source: made.control, destination: DEFAULT_CONTROL_DIR },
       { source: workers, destination: WORKERS, readonly: true },
       { source: join(REPOSITORY, 'native/build/snapshot-standby'), destination: STANDBY, readonly: true },
-      ...(gpus?.binds ?? []),
+      ...(gpus?.bindsFor(request.gpuMinors) ?? []),
       ...(request.binds ?? []),
     ];
     return ociSpec({
