@@ -1,11 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup build native check test demo bench gpu-bundle gpu-test clean
+.PHONY: help setup build native check test demo bench gpu-bundle gpu-test gpu-selftest clean
 
 TSX := node --import tsx
 VITEST := node_modules/.bin/vitest run --reporter=default --reporter=json
 
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Installs what is missing on this machine (Debian 12 or later, as root)
 	@test/real/environment/setup.sh
@@ -46,6 +46,10 @@ gpu-bundle: build ## Packs what the GPU tests need on a machine without network:
 
 gpu-test: ## Runs the GPU tests from the bundle, as root on a machine with a GPU; GPU_TEST='--only container' for a part
 	@test/gpu/gpu-test.sh $(GPU_TEST)
+
+gpu-selftest: setup build ## Runs the GPU tests here, over what stands for a GPU: shows that the tests work
+	@$(MAKE) --no-print-directory -C native standin
+	@$(TSX) test/gpu/run.ts --stand-in --only cpu,container,torch,live,compile-workers,faults,two-gpus
 
 clean: ## Removes what was built and cached, and what interrupted tests left running
 	@if [ -d node_modules/tsx ]; then $(TSX) test/real/environment/clean.ts; fi

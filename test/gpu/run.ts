@@ -5,6 +5,7 @@ import { machineGpus } from './harness/gpus.ts';
 import { standInGpus } from './harness/stand-in.ts';
 import { machineFacts } from './machine.ts';
 import { Report } from './report.ts';
+import { compileWorkers } from './sections/compile-workers.ts';
 import { container } from './sections/container.ts';
 import { cpu } from './sections/cpu.ts';
 import { faults } from './sections/faults.ts';
@@ -14,7 +15,7 @@ import { llama } from './sections/llama.ts';
 import { torch } from './sections/torch.ts';
 import { twoGpus } from './sections/two-gpus.ts';
 
-const SECTIONS: readonly Section[] = [limits, cpu, container, torch, live, faults, llama, twoGpus];
+const SECTIONS: readonly Section[] = [limits, cpu, container, torch, live, compileWorkers, faults, twoGpus, llama];
 const USAGE = `usage: run.mjs [--only NAME,…] [--out DIRECTORY] [--kv-gib 20] [--stand-in]
 
 Checkpoints and restores GPU workers through the agent, in containers that runc makes. Without --only: every section that the machine
@@ -47,6 +48,7 @@ async function main(): Promise<boolean> {
     await runSection(section, { report, options, gpus: gpus.length });
     await report.save();
   }
+  machine?.close();
   return await report.close();
 }
 

@@ -28,6 +28,8 @@ export interface GpuMachine {
   readonly tool: { readonly args: readonly string[]; readonly env: Readonly<Record<string, string>> };
   /** The command line of a worker, by the name of its script in the directory of workers. */
   command(directory: string, script: string, args: readonly string[]): readonly string[];
+  /** At the end of the tests. */
+  close(): void;
 }
 
 /** A driver folder of its own, as some machines mount it. */
@@ -75,6 +77,7 @@ export async function machineGpus(): Promise<GpuMachine | undefined> {
       env: {},
     },
     command: pythonCommand,
+    close: () => undefined,
   };
 }
 

@@ -4,7 +4,7 @@ import { chmod, mkdir, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { CONTROL_DIR_ENV, DEFAULT_CONTROL_DIR } from '../../../contract/keys.ts';
-import { Agent, type AgentPlace, type AgentRequest } from '../../real/environment/agent.ts';
+import { Agent, type AgentPlace, type AgentRequest, merged } from '../../real/environment/agent.ts';
 import type { CgroupMode } from '../../real/environment/cgroups.ts';
 import { host, REPOSITORY } from '../../real/environment/host.ts';
 import { CLUSTER_PREFIX, leftovers, noteOwner, removeLeftovers } from '../../real/environment/leftovers.ts';
@@ -127,7 +127,7 @@ export class RuncNode {
   async startAgent(request: AgentRequest = {}): Promise<Agent> {
     const { gpus } = this.#request;
     const binds = [...(gpus?.agent.binds ?? []), ...(request.binds ?? [])];
-    const config = { ...gpus?.agent.config, ...request.config };
+    const config = merged(gpus?.agent.config ?? {}, request.config ?? {});
     const agent = new Agent(this.#place, { volume: this.volume, ...request, binds, config });
     this.#agents.push(agent);
     return agent.start();

@@ -97,7 +97,7 @@ function request(container: RuncContainer, { id, version = '', waitSeconds = 0 }
 /** Throws with everything that was said where an operation did not succeed. */
 export function requireSuccess(finished: Finished, agent: Agent): Finished {
   if (finished.succeeded) return finished;
-  const log = agent.logs().slice(-25);
-  const lines = log.map((line) => JSON.stringify(line).slice(0, 2_000));
+  const warnings = agent.logs().filter(({ level }) => Number(level) >= 40);
+  const lines = warnings.slice(-5).map((line) => JSON.stringify(line).slice(0, 1_000));
   throw new Error(`failed in step ${finished.failedStep}: ${finished.problem}\n${lines.join('\n')}`);
 }

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Standin, standinGpu } from '../../native/standin/standin.ts';
@@ -14,7 +14,7 @@ const AGENT_LIBRARIES = '/usr/lib/x86_64-linux-gnu';
 const GPU_MAJOR = 195;
 const CONTROL_MINOR = 255;
 /** Workers of the stand-in have a 64th of the memory that they are asked for. */
-const GPU_BYTES = 256 << 20;
+const GPU_BYTES = 512 << 20;
 
 /** A machine with two GPUs that are none (test/native/standin): everything around them is real. */
 export function standInGpus(): GpuMachine {
@@ -47,6 +47,7 @@ export function standInGpus(): GpuMachine {
       config: { cuda: { environment: env } },
     },
     tool: { args: ['--libcuda', join(BUILT, 'libcuda.so.1'), '--libnvml', join(BUILT, 'libnvidia-ml.so.1')], env },
+    close: () => rmSync(directory, { recursive: true, force: true }),
     command: (workers, script, args) => [
       '/usr/bin/env',
       'python3',

@@ -22,14 +22,14 @@ export const container: Section = {
       const name = `cuda-${kind}`;
       const request = { script: 'cuda_memory', args: [MEBIBYTES], memoryLimitBytes: LIMIT };
       const worker = await bench.runWorker(stand, { name, ...request });
-      const { counts: before } = worker.output().at(-1) ?? {};
+      const { counts: before } = await worker.waitForOutput('a tick', (line) => 'tick' in line);
       const place = { name: `${name}-target`, memoryLimitBytes: LIMIT, ...(args === undefined ? {} : { args }) };
       const moved = await report.check(`${MEBIBYTES} MiB of device memory move into ${kind}`, () =>
         moveWorker(bench, stand, worker, place),
       );
       if (moved === undefined) continue;
-      reportOperation(report, `${name} checkpoint`, moved.checkpoint, { deviceBytes: MEBIBYTES * 2 ** 20 });
-      reportOperation(report, `${name} restore`, moved.restore, { deviceBytes: MEBIBYTES * 2 ** 20 });
+      reportOperation(report, `${name} checkpoint`, moved.checkpoint);
+      reportOperation(report, `${name} restore`, moved.restore);
       await report.check(`every byte of it is the same in ${kind}`, async () => {
         const verdict = await moved.target.check();
         assert.equal(verdict['check'], 'ok');

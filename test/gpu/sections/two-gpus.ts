@@ -26,7 +26,7 @@ export const twoGpus: Section = {
     await swappedContainers(pair);
     await swappedInPlace(pair);
     await collective(pair);
-    await peerAccess(pair);
+    await peerAccess(bench);
   },
 };
 
@@ -37,8 +37,8 @@ async function oneProcess({ bench, stand }: Pair): Promise<void> {
     const worker = await bench.runWorker(stand, request);
     const moved = await moveWorker(bench, stand, worker, { name: 'both-target' });
     await requireIntact(moved.target);
-    reportOperation(report, 'two GPUs checkpoint', moved.checkpoint, { deviceBytes: 2 * MEBIBYTES * 2 ** 20 });
-    reportOperation(report, 'two GPUs restore', moved.restore, { deviceBytes: 2 * MEBIBYTES * 2 ** 20 });
+    reportOperation(report, 'two GPUs checkpoint', moved.checkpoint);
+    reportOperation(report, 'two GPUs restore', moved.restore);
     await moved.target.remove();
   });
 }
@@ -88,8 +88,9 @@ async function swappedInPlace({ bench, stand, driver }: Pair): Promise<void> {
     const worker = await bench.runWorker(stand, request);
     const { uuids } = await worker.waitForOutput('its GPUs', (line) => 'uuids' in line);
     const [one, other] = uuids as [string, string];
-    for (const request of [`lock ${worker.pid} 10000`, `checkpoint ${worker.pid}`]) await driver.insist(request);
-    await driver.insist(`restore-unlock ${worker.pid} ${one}=${other},${other}=${one}`);
+    const [{ pid } = { pid: 0 }] = await driver.states(worker);
+    for (const request of [`lock ${pid} 10000`, `checkpoint ${pid}`]) await driver.insist(request);
+    await driver.insist(`restore-unlock ${pid} ${one}=${other},${other}=${one}`);
     await requireIntact(worker);
     await worker.remove();
   });
@@ -110,16 +111,23 @@ async function collective({ bench, stand, driver }: Pair): Promise<void> {
 }
 
 /** The driver checkpoints it and cannot restore it: no artifact may say that it is good. */
-async function peerAccess({ bench, stand }: Pair): Promise<void> {
+async function peerAccess(bench: Bench): Promise<void> {
   const { report } = bench;
-  await report.check('peer access: what cannot be restored is not published', async () => {
-    const worker = await bench.runWorker(stand, { name: 'peers', script: 'peer_copy' });
-    const taken = await stand.operations.checkpoint(worker, { id: 'peers', after: 'resume' });
-    report.note('peer access, live', outcomeOf(taken));
-    if (!taken.succeeded) await requireNoArtifact(stand, 'peers');
-    else await requireIntact(worker);
-    await worker.remove();
-  });
+  for (const [after, proveRestore] of [
+    ['resume', 'live'],
+    ['stop', 'always'],
+  ] as const)
+    await report.check(`peer access, ${after}, proven ${proveRestore}: nothing is published as good`, async () => {
+      const stand = await bench.startStand({ config: { cuda: { proveRestore } } });
+      const name = `peers-${after}`;
+      const worker = await bench.runWorker(stand, { name, script: 'peer_copy' });
+      const taken = await stand.operations.checkpoint(worker, { id: name, after });
+      report.note(`peer access, ${after}`, outcomeOf(taken));
+      // A driver that can do it is no failure: then the worker must have come back.
+      if (!taken.succeeded) await requireNoArtifact(stand, name);
+      else if (after === 'resume') await requireIntact(worker);
+      await worker.remove();
+    });
 }
 
 const outcomeOf = ({ state, code, failedStep, problem }: Finished) => `${state} ${code} ${failedStep}: ${problem}`;

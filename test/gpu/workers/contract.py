@@ -45,7 +45,8 @@ def tick_forever(step, seconds):
     count = 0
     while True:
         count += 1
-        say(tick=count, at=time.time(), **(step() or {}))
+        found = step() or {}
+        say(tick=count, at=time.time(), **found)
         if CONTROL and os.path.exists(f"{CONTROL}/restore-complete"):
             os.unlink(f"{CONTROL}/restore-complete")
             say(resumed=True, at=time.time(), host=os.uname().nodename)

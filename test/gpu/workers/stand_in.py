@@ -65,7 +65,7 @@ def started():
     if script == "compile_pool":
         return [Process("--forked-child")]
     if script == "cuda_fill":
-        return [Process("--bytes", str(248 << 20), "--every", "500")]
+        return [Process("--bytes", str(480 << 20), "--every", "500")]
     if script == "cuda_births":
         return [Process()]
     sys.exit(f"nothing stands for {script}")

@@ -15,7 +15,7 @@ const PRELOAD_SOURCE = resolve(REPOSITORY, 'test/preload/without-sys-resource.c'
 const PRELOAD_PATH = '/opt/snapshot-test/without-sys-resource.so';
 const CAP_SYS_RESOURCE = 24n;
 
-type Tree = { readonly [key: string]: unknown };
+export type Tree = { readonly [key: string]: unknown };
 
 /** What of the machine an agent environment shows, and where. */
 export interface AgentPlace {
@@ -74,7 +74,8 @@ function sayAloud(): void {
   );
 }
 
-function merged(base: Tree, over: Tree): Tree {
+/** Both, and `over` where both have the same key. */
+export function merged(base: Tree, over: Tree): Tree {
   const isTree = (value: unknown): value is Tree =>
     typeof value === 'object' && value !== null && !Array.isArray(value);
   const result: Record<string, unknown> = { ...base };
