@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Standin, standinGpu } from '../../native/standin/standin.ts';
 import { REPOSITORY } from '../../real/environment/host.ts';
-import type { GpuMachine } from './gpus.ts';
+import { type GpuMachine, pythonCommand } from './gpus.ts';
 
 const BUILT = join(REPOSITORY, 'native/build/standin');
 /** Where containers see what the stand-in shares, and its device nodes: files, beside device nodes that have the numbers of real ones. */
@@ -48,14 +48,11 @@ export function standInGpus(): GpuMachine {
     },
     tool: { args: ['--libcuda', join(BUILT, 'libcuda.so.1'), '--libnvml', join(BUILT, 'libnvidia-ml.so.1')], env },
     close: () => rmSync(directory, { recursive: true, force: true }),
-    command: (workers, script, args) => [
-      '/usr/bin/env',
-      'python3',
-      '-u',
-      join(workers, 'stand_in.py'),
-      script,
-      ...args,
-    ],
+    // A worker without a GPU needs no stand-in.
+    command: (workers, script, args) =>
+      script === 'host_memory'
+        ? pythonCommand(workers, script, args)
+        : pythonCommand(workers, 'stand_in', [script, ...args]),
   };
 }
 
