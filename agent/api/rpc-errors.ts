@@ -94,7 +94,10 @@ export function callErrorOf(failure: Failure, subject: string, protocol: Encoder
 function violationOf(reason: Reason, subject: string) {
   const found = reason.found === '' ? '' : `; found ${reason.found}`;
   const wanted = reason.wanted === '' ? '' : `; wanted ${reason.wanted}`;
-  const description = cut(`${reason.message}${found}${wanted}. ${reason.advice}`, MAX_DESCRIPTION_BYTES);
+  // What to do stays whole, however long the list of what was found.
+  const advice = cut(reason.advice, MAX_DESCRIPTION_BYTES / 2);
+  const room = MAX_DESCRIPTION_BYTES - encodeURI(`. ${advice}`).length;
+  const description = `${cut(`${reason.message}${found}${wanted}`, room)}. ${advice}`;
   return { type: reason.code, subject, description };
 }
 

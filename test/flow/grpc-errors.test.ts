@@ -68,6 +68,19 @@ describe('an error of the agent', () => {
     expect(sizeOnWire).toBeLessThan(8_000);
   });
 
+  it('that found a lot still says what to do', async () => {
+    const { local, fake } = started;
+    const found = Array.from({ length: 60 }, (_, n) => `process ${n} (python3)`).join(', ');
+    const advice = 'End them before the checkpoint: shutdown_compile_workers().';
+    const reasons = [{ code: 'GPU_HELD', message: 'processes hold the GPU', found, wanted: '', advice }];
+    fake.failures.set('restore', new SnapshotError('RESTORE_REFUSED', 'no', { reasons }));
+    const [violation] = local.details(await failureOf(local.ask('Restore', start))).violations;
+    expect(violation?.description).toMatch(
+      /^processes hold the GPU; found process 0 .*…\. End them .*shutdown_compile_workers\(\)\.$/,
+    );
+    expect(encodeURI(violation?.description ?? '').length).toBeLessThanOrEqual(1_000);
+  });
+
   it('that is a defect says only that, and the log has the rest', async () => {
     const { local, fake, audit } = started;
     fake.failures.set('getArtifact', new TypeError('cannot read /secret/path'));

@@ -75,7 +75,10 @@ export function requireCgroup(container: RuncContainer, limitBytes: number): voi
   assert.equal(limit, limitBytes);
   // Pages of files count for whoever read them first, which may have been another container.
   const anonymous = Number(/^RssAnon:\s*(\d+)/m.exec(readFileSync(`/proc/${root}/status`, 'utf8'))?.[1] ?? 0) * 1024;
-  assert.ok(current >= anonymous, `the cgroup counts ${current} bytes, the restored process has ${anonymous} of its own`);
+  assert.ok(
+    current >= anonymous,
+    `the cgroup counts ${current} bytes, the restored process has ${anonymous} of its own`,
+  );
 }
 
 /** Limit and use of the cgroup that a process is in, of either version. */

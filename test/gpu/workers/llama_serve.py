@@ -49,8 +49,9 @@ def step():
 
 
 def verdict():
-    nonzero = int(cache.count_nonzero().item())
-    return {"check": "ok" if nonzero == 0 else "the KV cache is not empty any more"}
+    # Piece by piece: counting needs several times the memory that is counted.
+    is_empty = not any(bool(piece.any().item()) for piece in cache.split(2**28))
+    return {"check": "ok" if is_empty else "the KV cache is not empty any more"}
 
 
 with torch.no_grad():
