@@ -14,23 +14,20 @@ import {
   type Performers,
   type Performing,
 } from './operations/perform.ts';
+import { newPickUps, type PickUps } from './operations/pick-ups.ts';
 import { newQuarantine, type Quarantine } from './operations/quarantine.ts';
 import type { Registry } from './operations/registry.ts';
 import { tellCluster } from './operations/reporter.ts';
 import { newWaiting, type Waiting } from './operations/waiting.ts';
 import { newWishes, targetBusy, type Wish, workKey } from './operations/wishes.ts';
-import { type CheckpointWanted, type Decision, decide, type RestoreWanted } from './plan/decide.ts';
-import { backoffMs, type ContainerMemory, newMemory, sayOnce, WHOLE_POD } from './plan/memory.ts';
+import { actionFor, isAction, isWork, subjectOf, type Work } from './plan/action.ts';
+import { type Decision, decide } from './plan/decide.ts';
+import { backoffMs, type ContainerMemory, lookAgainMs, newMemory, sayOnce, WHOLE_POD } from './plan/memory.ts';
 import { type Again, type KeyedQueue, keyedQueue } from './plan/queue.ts';
 import type { PodSource } from './watch/source.ts';
 
 /** An operation that failed this often on one container is given up: what fails deterministically must not loop. */
 const MAX_TRIES = 5;
-/** What is waited for is looked for less and less often, up to this: each look costs a few processes. */
-const MAX_WAIT_MS = 2_000;
-const WAIT_GROWTH = 1.25;
-type Work = CheckpointWanted | RestoreWanted;
-type Action = Exclude<Decision, { kind: 'malformed' | 'nothing' }>;
 
 /** Brings pods and operations together: an event only triggers, what is to be done is decided from the current state. */
 export interface Agent {
@@ -53,8 +50,8 @@ export interface AgentParts {
   readonly performers?: Performers;
   /** The first step of an operation begins this long after the event that led to it. */
   readonly onPickedUp?: (seconds: number) => void;
-  /** A container waits for this file of the node to appear, or no longer waits. */
-  readonly onAwaited?: (key: string, file: string | undefined) => void;
+  /** It was too early for a container, or it no longer waits: who knows when that changes says so with `lookAgain`. */
+  readonly onAwaited?: (key: string, early: TooEarly | undefined) => void;
 }
 
 export function newAgent(context: AgentContext, parts: AgentParts): Agent {
@@ -74,8 +71,7 @@ class NodeAgent {
   readonly #performing: Performing;
   readonly #wishes = newWishes();
   readonly #waiting: Waiting;
-  /** By work key: when the watch told of what is worked on next. */
-  readonly #toldAtMs = new Map<string, number>();
+  readonly #pickUps: PickUps;
   readonly #quarantine: Quarantine;
   readonly #memory = newMemory();
   /** A pod's containers are worked on independently: the key names both. */
@@ -87,6 +83,7 @@ class NodeAgent {
     this.#parts = parts;
     this.#performing = newPerforming(context, parts.performers ?? PERFORMERS, (one) => parts.guards.add(one));
     this.#waiting = newWaiting(parts.registry);
+    this.#pickUps = newPickUps((seconds) => parts.onPickedUp?.(seconds));
     this.#quarantine = newQuarantine(parts.pods);
     this.#queue = keyedQueue(
       context.config.limits.parallelOperations,
@@ -140,22 +137,28 @@ class NodeAgent {
       this.#forget(uid);
       return;
     }
+    const waiting = new Set(this.#waiting.keysOf(uid));
     for (const decision of this.#decide(pod)) {
       this.#explain(pod, decision);
       if (!isAction(decision)) continue;
-      const container = decision.kind === 'worker-failed' ? undefined : decision.container;
-      const key = workKey(uid, container?.name ?? WHOLE_POD);
-      if (toldAtMs !== undefined && !this.#toldAtMs.has(key)) this.#toldAtMs.set(key, toldAtMs);
-      const waitMs = this.#memory.of(uid, container?.id ?? WHOLE_POD).dueAt - Date.now();
+      const { name, id } = subjectOf(decision);
+      const key = workKey(uid, name);
+      waiting.delete(key);
+      // What it is too early for does not stand in the pod: a look now would find the same.
+      if (isWork(decision) && this.#waiting.isFor(key, decision)) continue;
+      const waitMs = this.#memory.of(uid, id).dueAt - Date.now();
+      if (toldAtMs !== undefined && waitMs <= 0 && isWork(decision)) this.#pickUps.told(key, toldAtMs);
       if (waitMs > 0) this.#queue.addLater(key, waitMs);
       else this.#queue.add(key);
     }
+    // Nobody asks for it any more, unless it is only that a look is under way.
+    for (const key of waiting) if (this.#performing.operationOf(key) === undefined) this.#queue.add(key);
   }
 
   /** A pod is gone: whoever waits for it waits for nothing. */
   #forget(uid: string): void {
     this.#memory.forget(uid);
-    for (const key of this.#toldAtMs.keys()) if (key.startsWith(`${uid}/`)) this.#toldAtMs.delete(key);
+    this.#pickUps.forgetPod(uid);
     this.#waiting.endOfPod(uid, new SnapshotError('POD_GONE', 'the pod is gone'));
   }
 
@@ -177,6 +180,7 @@ class NodeAgent {
     const decision = pod && actionFor(this.#decide(pod), name);
     if (pod === undefined || decision === undefined) {
       this.#waiting.end(key, new SnapshotError('CANCELLED', 'the pod does not ask for it any more'));
+      this.#pickUps.drop(key);
       this.#parts.onAwaited?.(key, undefined);
       return undefined;
     }
@@ -193,11 +197,11 @@ class NodeAgent {
     const known = this.#memory.of(pod.uid, wanted.container.id);
     const isUnwanted = begun.isBegun() && begin().cancelled.aborted;
     const isLastTry = known.tries + 1 >= MAX_TRIES;
-    this.#sayPickedUp(key);
+    this.#pickUps.begun(key);
     const request = { operationId, traceId, pod, wanted, begin, fingerprint: '', isLastTry };
     const { ended } = isUnwanted ? { ended: cancelledOutcome() } : await this.#performing.perform(key, request, log);
     if (ended.result === 'too-early') {
-      this.#waiting.keep(key, begun, ended.reason);
+      this.#waiting.keep(key, begun, wanted, ended.reason);
       return this.#waitFor(key, ended, known, log);
     }
     this.#waiting.remove(key);
@@ -245,17 +249,11 @@ class NodeAgent {
 
   #waitFor(key: string, early: TooEarly, known: ContainerMemory, log: Logger): { readonly afterMs: number } {
     sayOnce(known, early.reason, () => log.info({ reason: early.reason }, 'not yet'));
-    this.#parts.onAwaited?.(key, early.file);
-    const afterMs = Math.min(MAX_WAIT_MS, this.#context.config.watch.pollMilliseconds * WAIT_GROWTH ** known.waits);
+    this.#parts.onAwaited?.(key, early);
+    const { pollMilliseconds } = this.#context.config.watch;
+    const afterMs = lookAgainMs(known.waits, { pollMs: pollMilliseconds, isHinted: early.artifact !== undefined });
     known.waits += 1;
     return { afterMs };
-  }
-
-  #sayPickedUp(key: string): void {
-    const toldAtMs = this.#toldAtMs.get(key);
-    if (toldAtMs === undefined) return;
-    this.#toldAtMs.delete(key);
-    this.#parts.onPickedUp?.((performance.now() - toldAtMs) / 1000);
   }
 
   #note(pod: PodView, wanted: Work, outcome: Outcome, log: Logger): void {
@@ -284,15 +282,4 @@ class NodeAgent {
     if (decision.kind === 'nothing')
       log.trace({ pod: pod.name, container: decision.container, reason: decision.reason }, 'nothing to do');
   }
-}
-
-/** What is to be done now for one container of a pod, or for the pod as a whole. */
-function actionFor(decisions: readonly Decision[], container: string): Action | undefined {
-  return decisions
-    .filter(isAction)
-    .find((one) => (one.kind === 'worker-failed' ? WHOLE_POD : one.container.name) === container);
-}
-
-function isAction(decision: Decision): decision is Action {
-  return decision.kind !== 'malformed' && decision.kind !== 'nothing';
 }

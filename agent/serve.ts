@@ -8,7 +8,8 @@ import { type Config, type LiveConfig, socketPath } from './config.ts';
 import { type DoorInput, openGrpc, openHttp, openTracing } from './doors.ts';
 import { SnapshotError } from './errors.ts';
 import { type Native, openNative } from './host/native.ts';
-import type { AgentContext } from './operations/context.ts';
+import { newArtifactHints } from './operations/artifact-hints.ts';
+import type { AgentContext, TooEarly } from './operations/context.ts';
 import { newGuards } from './operations/guards.ts';
 import { keepSwept } from './operations/housekeeping.ts';
 import { openJournal } from './operations/journal.ts';
@@ -148,7 +149,7 @@ async function attend(
   await guards.resume();
   await keepSwept(context, signal);
   const { events } = doors.metrics;
-  const hints = newFileHints({ log, lookAgain: (key) => agent.lookAgain(key) });
+  const hints = openHints(context, (key) => agent.lookAgain(key));
   const watched = { onPickedUp: events.eventHandled, onAwaited: hints.awaited };
   const agent: Agent = newAgent(context, { pods, guards, registry, ...watched });
   const nodeInfo = nodeInfoOf(live.current(), node, runtimeVersion);
@@ -171,6 +172,23 @@ async function attend(
     hints.close();
     await closeGrpc();
   }
+}
+
+/** Who knows when what was too early no longer is. */
+function openHints(context: AgentContext, lookAgain: (key: string) => void) {
+  const { log } = context;
+  const files = newFileHints({ log, lookAgain });
+  const artifacts = newArtifactHints({ log, lookAgain, onVolume: (work) => onOwnVolume(context, work) });
+  return {
+    awaited: (key: string, early: TooEarly | undefined) => {
+      files.awaited(key, early?.file);
+      artifacts.awaited(key, early?.artifact);
+    },
+    close: () => {
+      files.close();
+      artifacts.close();
+    },
+  };
 }
 
 function scrapeSources(live: LiveConfig, agent: Agent, pods: PodSource): ScrapeSources {

@@ -5,6 +5,7 @@ import type { ErrorCode, SnapshotError } from '../errors.ts';
 import type { Native, ProcessId } from '../host/native.ts';
 import type { CheckpointWanted, RestoreWanted } from '../plan/decide.ts';
 import type { RecordKeys } from '../store/key.ts';
+import type { ArtifactName } from '../store/paths.ts';
 import type { Runtime } from '../watch/runtime.ts';
 import type { Journal } from './journal.ts';
 import type { NodeFacts } from './node.ts';
@@ -64,6 +65,8 @@ export interface TooEarly {
   readonly code: ErrorCode;
   /** A file of the node whose appearance ends the waiting; a hint, not to be believed. */
   readonly file?: string | undefined;
+  /** An artifact of the agent's own volume whose appearance ends it; another hint. */
+  readonly artifact?: ArtifactName | undefined;
 }
 
 /** What became of an attempt. */

@@ -13,8 +13,11 @@ type Request = OperationRequest<RestoreWanted>;
 export async function notReady(context: AgentContext, request: Request, target: Target): Promise<TooEarly | undefined> {
   const { checkpointId: id, version } = request.wanted;
   // An artifact gets its name when it is complete: before that there is nothing to look into.
-  if (!(await hasDirectory(target.volume.root, artifactDir(target.volume, { id, version }))))
-    return { result: 'too-early', reason: 'the artifact is not there yet', code: 'ARTIFACT_NOT_FOUND' };
+  if (!(await hasDirectory(target.volume.root, artifactDir(target.volume, { id, version })))) {
+    // Another volume can be looked at only through its pod.
+    const artifact = context.config.storage.accessMode === 'agentMount' ? { id, version } : undefined;
+    return { result: 'too-early', reason: 'the artifact is not there yet', code: 'ARTIFACT_NOT_FOUND', artifact };
+  }
   const isReady = await hasContext(context.native, target.main.id, target.running.env);
   const waited = (Date.now() - target.running.startedAtMs) / 1000;
   if (isReady || waited >= context.config.restore.standbySeconds) return undefined;

@@ -1,4 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
 import { ANNOTATIONS } from '../../contract/keys.ts';
 import type { PodView } from '../../contract/pods.ts';
 import { SnapshotError } from '../errors.ts';
@@ -6,6 +7,8 @@ import type { CheckpointWanted, RestoreWanted } from '../plan/decide.ts';
 import { failedOutcome } from './perform.ts';
 import { annotationRequestId, type OperationHandle, type Registry } from './registry.ts';
 import { targetOf } from './wishes.ts';
+
+type Wanted = CheckpointWanted | RestoreWanted;
 
 /** An operation that an annotation asks for, from the first look at its container on. */
 interface Begun {
@@ -18,10 +21,14 @@ interface Begun {
 
 /** Operations that it was too early for, by work key: the next look goes on with the same one. */
 export interface Waiting {
-  /** The operation that waits for this container, or a new one. One that waits for an earlier container of the name ends. */
-  of(key: string, pod: PodView, wanted: CheckpointWanted | RestoreWanted): Begun;
+  /** The operation that waits for just this, or a new one. One that waits for something else under the key ends. */
+  of(key: string, pod: PodView, wanted: Wanted): Begun;
+  /** The keys of a pod under which something waits. */
+  keysOf(podUid: string): string[];
+  /** Whether something waits for just this. */
+  isFor(key: string, wanted: Wanted): boolean;
   /** It was too early. */
-  keep(key: string, begun: Begun, reason: string): void;
+  keep(key: string, begun: Begun, wanted: Wanted, reason: string): void;
   /** It does not wait any more. */
   remove(key: string): void;
   /** Ends what waits under the key, where something does. */
@@ -30,34 +37,51 @@ export interface Waiting {
 }
 
 export function newWaiting(registry: Registry): Waiting {
-  const waiting = new Map<string, Begun>();
-  const containerOf = (begun: Begun) => begun.begin().view.target.containerId;
+  const waiting = new Map<string, { readonly begun: Begun; readonly wanted: Wanted }>();
   const end = (key: string, failure: SnapshotError) => {
-    waiting.get(key)?.begin().ended(failedOutcome(failure));
+    waiting.get(key)?.begun.begin().ended(failedOutcome(failure));
     waiting.delete(key);
+  };
+  const keysOf = (podUid: string) => [...waiting.keys()].filter((key) => key.startsWith(`${podUid}/`));
+  const isFor = (key: string, wanted: Wanted) => {
+    const known = waiting.get(key)?.wanted;
+    return known !== undefined && isSame(known, wanted);
   };
   return {
     of: (key, pod, wanted) => {
       const known = waiting.get(key);
-      if (known !== undefined && containerOf(known) === wanted.container.id) return known;
-      end(key, new SnapshotError('CONTAINER_GONE', 'its container was restarted'));
+      if (known !== undefined && isSame(known.wanted, wanted)) return known.begun;
+      const isRestarted = known?.wanted.container.id !== wanted.container.id;
+      end(
+        key,
+        isRestarted
+          ? new SnapshotError('CONTAINER_GONE', 'its container was restarted')
+          : new SnapshotError('CANCELLED', 'the pod asks for something else now'),
+      );
       return newOperation(registry, pod, wanted);
     },
-    keep: (key, begun, reason) => {
+    keysOf,
+    isFor,
+    keep: (key, begun, wanted, reason) => {
       begun.begin().waiting(reason);
-      waiting.set(key, begun);
+      waiting.set(key, { begun, wanted });
     },
     remove: (key) => {
       waiting.delete(key);
     },
     end,
     endOfPod: (podUid, failure) => {
-      for (const key of [...waiting.keys()]) if (key.startsWith(`${podUid}/`)) end(key, failure);
+      for (const key of keysOf(podUid)) end(key, failure);
     },
   };
 }
 
-function newOperation(registry: Registry, pod: PodView, wanted: CheckpointWanted | RestoreWanted): Begun {
+/** The same operation on the same container; how the runtime describes the container besides does not matter. */
+function isSame({ container: a, ...one }: Wanted, { container: b, ...other }: Wanted): boolean {
+  return a.id === b.id && isDeepStrictEqual(one, other);
+}
+
+function newOperation(registry: Registry, pod: PodView, wanted: Wanted): Begun {
   const { checkpointId, version, container, kind } = wanted;
   const operationId = randomUUID();
   const traceId = traceOf(pod.annotations[ANNOTATIONS.traceId]) ?? randomBytes(16).toString('hex');

@@ -3,6 +3,13 @@ export const WHOLE_POD = '';
 
 const RETRY_MS = 1_000;
 const MAX_RETRY_MS = 60_000;
+/** What is waited for is looked for less and less often, up to this: each look costs a few processes. */
+const MAX_WAIT_MS = 2_000;
+const WAIT_GROWTH = 1.25;
+/** Where somebody says when it has come, in case that goes wrong. */
+const HINTED_WAIT_MS = 30_000;
+/** Pods that come together would otherwise look together for ever, and hold up everything else meanwhile. */
+const WAIT_SPREAD = 0.2;
 
 /** What the agent remembers of a container while its pod is there: it only spares work and words, the journal knows what counts. */
 export interface ContainerMemory {
@@ -53,4 +60,13 @@ export function sayOnce(known: ContainerMemory, reason: string, say: () => void)
 /** Failures that may pass are tried again after a second, doubled each time up to a minute. */
 export function backoffMs(failures: number): number {
   return Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** (failures - 1));
+}
+
+/** How long until the next look at what it was too early for so many times. */
+export function lookAgainMs(
+  waits: number,
+  { pollMs, isHinted }: { readonly pollMs: number; readonly isHinted: boolean },
+): number {
+  const ms = isHinted ? HINTED_WAIT_MS : Math.min(MAX_WAIT_MS, pollMs * WAIT_GROWTH ** waits);
+  return ms * (1 - WAIT_SPREAD * Math.random());
 }

@@ -25,6 +25,7 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   vi.useRealTimers();
+  vi.restoreAllMocks();
   await journal.close();
   await rm(top, { recursive: true, force: true });
 });
@@ -64,7 +65,7 @@ function agentAtWork(answers: readonly (Ended | Error | Promise<Ended>)[], confi
   const logged = memoryLog();
   const pods = new Map<string, PodView>();
   const attempts: { kind: string; containerId: string; operationId: string; signal: AbortSignal }[] = [];
-  let tell: (uid: string) => void = () => undefined;
+  let tell: (uid: string, toldAtMs?: number) => void = () => undefined;
   const source: PodSource = {
     pod: (uid) => pods.get(uid),
     pods: () => pods.values(),
@@ -97,11 +98,17 @@ function agentAtWork(answers: readonly (Ended | Error | Promise<Ended>)[], confi
   };
   const stop = new AbortController();
   const registry = newRegistry();
-  const parts = { pods: source, guards: { add: () => undefined }, registry, performers };
-  const ended = newAgent(context, parts).run(stop.signal);
+  const pickedUp: number[] = [];
+  const awaited: [key: string, early: TooEarly | undefined][] = [];
+  const agent = newAgent(context, {
+    ...{ pods: source, guards: { add: () => undefined }, registry, performers },
+    onPickedUp: (seconds) => pickedUp.push(seconds),
+    onAwaited: (key, told) => awaited.push([key, told]),
+  });
+  const ended = agent.run(stop.signal);
   const say = async (...views: PodView[]) => {
     for (const view of views) pods.set(view.uid, view);
-    for (const { uid } of views) tell(uid);
+    for (const { uid } of views) tell(uid, performance.now());
     await vi.advanceTimersByTimeAsync(0);
   };
   const drop = async (uid: string) => {
@@ -109,7 +116,8 @@ function agentAtWork(answers: readonly (Ended | Error | Promise<Ended>)[], confi
     tell(uid);
     await vi.advanceTimersByTimeAsync(0);
   };
-  return { ...logged, attempts, say, drop, stop, ended, context };
+  const { lookAgain } = agent;
+  return { ...logged, attempts, say, drop, stop, ended, context, registry, pickedUp, awaited, lookAgain };
 }
 const pass = (ms: number) => vi.advanceTimersByTimeAsync(ms);
 const kinds = (attempts: readonly { kind: string }[]) => attempts.map(({ kind }) => kind);
@@ -148,6 +156,18 @@ describe('the agent', () => {
     expect(attempts.map(({ containerId }) => containerId)).toEqual(['c-main', 'c-side']);
   });
 
+  it('says how long it took from the event to the beginning, of each event that began something', async () => {
+    const { say, pickedUp } = agentAtWork([failed('STORAGE_FAILED'), done]);
+    await say(pod({ containers: [container({ state: 'created' })] }));
+    expect(pickedUp).toEqual([]);
+    await say(pod());
+    expect(pickedUp).toEqual([expect.toSatisfy((seconds: number) => seconds >= 0 && seconds < 60)]);
+    // It is tried again by the clock, not because of this.
+    await say(pod());
+    await pass(1_000);
+    expect(pickedUp).toHaveLength(1);
+  });
+
   it('runs no more operations at once than allowed', async () => {
     const { say, attempts } = agentAtWork([new Promise(() => undefined)], 'limits: { parallelOperations: 2 }');
     await say(...['1', '2', '3'].map((uid) => target({ uid, containers: [container({ id: `c-${uid}` })] })));
@@ -170,6 +190,7 @@ describe('the agent', () => {
 
 describe('a container that is not ready', () => {
   it('is asked again at the pace of polling, then less and less often, and that is said once for each reason', async () => {
+    vi.spyOn(Math, 'random').mockReturnValue(0);
     const { say, attempts, said } = agentAtWork([early, early, { ...early, reason: 'other' }, early, done]);
     await say(pod());
     for (const [index, wait] of [500, 625, 781, 976].entries()) {
@@ -180,6 +201,58 @@ describe('a container that is not ready', () => {
     }
     expect(said('not yet').map(({ reason }) => reason)).toEqual(['not ready', 'other', 'not ready']);
     expect(said('operation succeeded')).toHaveLength(1);
+  });
+
+  it('is not asked sooner because something happens to its pod', async () => {
+    vi.spyOn(Math, 'random').mockReturnValue(0);
+    const { say, attempts, pickedUp } = agentAtWork([early, done]);
+    await say(pod());
+    for (let n = 0; n < 4; n++) {
+      await pass(100);
+      await say(pod({ annotations: { ...pod().annotations, note: `${n}` } }));
+    }
+    expect(attempts).toHaveLength(1);
+    await pass(100);
+    expect(attempts).toHaveLength(2);
+    expect(pickedUp).toHaveLength(1);
+  });
+
+  it('is asked at once when somebody says that what it waits for has come, and seldom otherwise', async () => {
+    const artifact = { id: 'ckpt', version: '1' };
+    const { say, attempts, awaited, lookAgain } = agentAtWork([{ ...early, artifact }, { ...early, artifact }, done]);
+    await say(target());
+    expect(awaited).toEqual([['uid/main', { ...early, artifact }]]);
+    await pass(23_000);
+    expect(attempts).toHaveLength(1);
+    await pass(7_000);
+    expect(attempts).toHaveLength(2);
+    lookAgain('uid/main');
+    await pass(0);
+    expect(attempts).toHaveLength(3);
+    expect(awaited.at(-1)).toEqual(['uid/main', undefined]);
+  });
+
+  it('begins anew at once when its pod asks for something else', async () => {
+    const { say, attempts, registry } = agentAtWork([early, done]);
+    await say(target());
+    await say(target({ labels: { [LABELS.checkpointId]: 'other' } }));
+    expect(attempts).toHaveLength(2);
+    expect(registry.list().map(({ checkpointId, state, failure }) => [checkpointId, state, failure?.code])).toEqual(
+      expect.arrayContaining([
+        ['ckpt', 'failed', 'CANCELLED'],
+        ['other', 'succeeded', undefined],
+      ]),
+    );
+  });
+
+  it('is not waited for any longer when its pod asks for nothing', async () => {
+    const { say, attempts, registry, awaited } = agentAtWork([early]);
+    await say(pod());
+    await say(pod({ labels: {} }));
+    expect(registry.list()).toMatchObject([{ state: 'failed', failure: { code: 'CANCELLED' } }]);
+    expect(awaited.at(-1)).toEqual(['uid/main', undefined]);
+    await pass(60_000);
+    expect(attempts).toHaveLength(1);
   });
 
   it('is not asked any more when it is gone', async () => {
