@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from 'pino';
 import { LABELS } from '../../contract/keys.ts';
 import type { PodView } from '../../contract/pods.ts';
@@ -150,9 +151,12 @@ class ApiSource {
   /** A pod whose containers may be others than those known is told of after a look at them: nobody acts on half the news. */
   #seen(pod: ApiPod, toldAtMs?: number): void {
     if (pod.nodeName !== this.#options.nodeName) return;
-    this.#pods.set(pod.uid, pod);
-    if (agrees(pod, this.#looks.view(pod.uid)) && !this.#isAwaited(pod)) this.#changed(pod.uid, toldAtMs);
-    else this.#looks.want(pod.uid, toldAtMs);
+    // Most updates are about what nobody here reads. The pod is not kept anew for them: that would fill the memory with garbage that is
+    // collected late.
+    const isNews = !isDeepStrictEqual(pod, this.#pods.get(pod.uid));
+    if (isNews) this.#pods.set(pod.uid, pod);
+    if (!agrees(pod, this.#looks.view(pod.uid)) || this.#isAwaited(pod)) this.#looks.want(pod.uid, toldAtMs);
+    else if (isNews) this.#changed(pod.uid, toldAtMs);
   }
 
   #isAwaited(pod: ApiPod): boolean {

@@ -25,6 +25,25 @@ describe('a node with many pods', () => {
     expect(inSource(pods)).toEqual(onServer(stage));
   });
 
+  it('neither tells of nor keeps anew what changes for others only', async () => {
+    const uid = run('web');
+    const { pods, told } = await followed();
+    const before = pods.pod(uid);
+    for (let update = 1; update <= 1_000; update += 1)
+      stage.api.patch('pods', 'demo/web', { metadata: { annotations: { 'example.com/note': `${update}` } } });
+    // Comes last: what was sent before it was read.
+    note('web', 'last');
+    await eventually(() => expect(pods.pod(uid)?.annotations[NOTE]).toBe('last'));
+    expect(told).toEqual([uid]);
+    stage.api.patch('pods', 'demo/web', { metadata: { annotations: { 'example.com/note': 'more' } } });
+    const kept = pods.pod(uid);
+    const other = run('other');
+    await eventually(() => expect(pods.pod(other)?.containers).toHaveLength(1));
+    // Handed out as it is kept.
+    expect(pods.pod(uid)?.annotations).toBe(kept?.annotations);
+    expect(kept?.annotations).not.toBe(before?.annotations);
+  });
+
   it('has the runtime asked a few times for many updates of a pod that is still to come up', async () => {
     const { pods, looks } = await followed();
     const uid = bind('web');
