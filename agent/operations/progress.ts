@@ -1,9 +1,9 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
-const LOOK_EVERY_MS = 500;
+const LOOK_EVERY_MS = 200;
 
-/** Tells the bytes that lie in a directory, again and again while the work goes on that fills it. */
+/** Tells the bytes that lie in a directory, again and again while the work goes on that fills it, and once more when that is done. */
 export async function whileGrowing<T>(
   directory: string,
   tell: (bytes: number) => void,
@@ -16,19 +16,22 @@ export async function whileGrowing<T>(
     );
     tell(sizes.reduce((sum, size) => sum + size, 0));
   };
-  const timer = setInterval(() => {
+  const lookOnce = () => {
     // One that fails, as files come and go, is made up for by the next.
     looking ??= look()
       .catch(() => undefined)
       .finally(() => {
         looking = undefined;
       });
-  }, LOOK_EVERY_MS);
+    return looking;
+  };
+  const timer = setInterval(() => void lookOnce(), LOOK_EVERY_MS);
   try {
     return await work();
   } finally {
     clearInterval(timer);
     await looking;
+    await lookOnce();
   }
 }
 

@@ -18,7 +18,7 @@ import type { StepTiming } from './steps.ts';
 
 /** Ended operations that are remembered, at most. */
 const MAX_ENDED = 2_000;
-/** Watchers need not see every byte: progress is told this often at most. */
+/** Watchers need not see every byte: progress is told this often at most, and when a step ends. */
 const PROGRESS_EVERY_MS = 200;
 
 const NO_PROGRESS: Progress = { bytes: 0, totalBytes: 0, bytesPerSecond: 0 };
@@ -34,6 +34,8 @@ export interface NewOperation {
   readonly checkpointId: string;
   readonly version: string;
   readonly traceId: string;
+  /** When it was accepted, where that was in an earlier run of the agent. */
+  readonly createdAtMs?: number;
 }
 
 /** Who performs an operation tells through this how it goes. */
@@ -66,6 +68,8 @@ interface Known {
   readonly wake: Set<() => void>;
   stepBeganMs: number;
   toldProgressMs: number;
+  /** Of the current step, told or not. */
+  progress: Progress;
 }
 
 /** The request id of what an annotation asks for: the same pod, container and checkpoint always give the same one. */
@@ -85,6 +89,7 @@ export function newRegistry(now: () => number = Date.now): Registry {
       wake: new Set(),
       stepBeganMs: 0,
       toldProgressMs: 0,
+      progress: NO_PROGRESS,
     };
     known.set(view.id, one);
     forgetOldest(known);
@@ -161,18 +166,30 @@ function handleOf(
     started: () => change(one, { state: 'running', waitingFor: '', startedAtMs: now() }),
     step: (name, effect) => {
       one.stepBeganMs = now();
+      one.toldProgressMs = 0;
+      one.progress = NO_PROGRESS;
       change(one, { step: name, cancelEffect: effect, progress: NO_PROGRESS });
     },
-    stepEnded: (timing) => change(one, { timings: [...one.view.timings, timing] }, timing),
+    stepEnded: (timing) => change(one, { timings: [...one.view.timings, timing], progress: one.progress }, timing),
     progress: (bytes, totalBytes) => {
       const at = now();
+      one.progress = further(one.progress, { bytes, totalBytes, seconds: Math.max(1, at - one.stepBeganMs) / 1000 });
       if (at - one.toldProgressMs < PROGRESS_EVERY_MS) return;
       one.toldProgressMs = at;
-      const seconds = Math.max(1, at - one.stepBeganMs) / 1000;
-      change(one, { progress: { bytes, totalBytes, bytesPerSecond: Math.round(bytes / seconds) } });
+      change(one, { progress: one.progress });
     },
     ended: (outcome) => change(one, { ...endOf(outcome), endedAtMs: now() }),
   };
+}
+
+/** Files come and go while they are looked at, and totals are estimates: what is told never shrinks, and never passes its total. */
+function further(
+  before: Progress,
+  seen: { readonly bytes: number; readonly totalBytes: number; readonly seconds: number },
+): Progress {
+  const bytes = Math.max(before.bytes, seen.bytes);
+  const totalBytes = seen.totalBytes === 0 ? 0 : Math.max(seen.totalBytes, bytes);
+  return { bytes, totalBytes, bytesPerSecond: Math.round(bytes / seen.seconds) };
 }
 
 /** What the end of an operation changes in its view. */
@@ -210,7 +227,8 @@ async function* follow(
   signal: AbortSignal,
 ): AsyncGenerator<OperationView> {
   if (one === undefined) return;
-  let seen = afterRevision;
+  // The end is always shown, also to who was told of it, or has a number of an earlier run of the agent that happens to be the same.
+  let seen = FINAL_STATES.has(one.view.state) ? 0 : afterRevision;
   let wake: () => void = () => undefined;
   const ring = () => wake();
   one.wake.add(ring);

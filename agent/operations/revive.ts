@@ -282,6 +282,7 @@ export async function fillMemory(
       'FILL_FAILED',
       `${filled.blocks} blocks of memory were filled, the record says ${bulk.blocks}`,
     );
+  request.onProgress(filled.bytes);
   return filled.bytes;
 }
 
