@@ -83,13 +83,17 @@ export async function runSteps(
   const timings: StepTiming[] = [];
   const begun: Step[] = [];
   let failure: SnapshotError | undefined;
+  // What the step before promised holds until this one is announced.
+  let promised: CancelEffect = 'undone';
   for (const step of steps) {
     const started = performance.now();
     begun.push(step);
     const cancel = step.cancel ?? 'undone';
     const signal = cancel === 'too-late' ? NEVER : context.signal;
     try {
-      if (signal.aborted) throw cancellation(signal, `cancelled before ${step.name}`);
+      if (context.signal.aborted && (promised !== 'too-late' || cancel !== 'too-late'))
+        throw cancellation(context.signal, `cancelled before ${step.name}`);
+      promised = cancel;
       await context.onStep(step.name, cancel);
       await withDeadline(step, signal, step.deadlineMs ?? context.defaultDeadlineMs);
     } catch (error) {

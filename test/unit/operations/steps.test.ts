@@ -278,6 +278,38 @@ describe('a cancelled operation', () => {
     expect(did).toEqual(['undo b']);
   });
 
+  it('does not go on to steps that it is too late in where that was not said before', async () => {
+    const { did, steps } = recorded('late', 'later');
+    const { context, stop } = setting();
+    const deaf: Step = {
+      name: 'a',
+      run: async () => {
+        stop.abort();
+      },
+    };
+    const late = steps.map((step) => ({ ...step, cancel: 'too-late' as const }));
+    expect(await runSteps([deaf, ...late], context)).toMatchObject({
+      failedStep: 'late',
+      failure: { code: 'CANCELLED', message: 'cancelled before late' },
+    });
+    expect(did).toEqual(['undo late']);
+  });
+
+  it('goes on to its end once it was said to be too late', async () => {
+    const { did, steps } = recorded('late', 'later');
+    const { context, stop, told } = setting();
+    const onStep = (name: string) => {
+      told.push(name);
+      stop.abort();
+    };
+    const late = steps.map((step) => ({ ...step, cancel: 'too-late' as const }));
+    expect((await runSteps(late, { ...context, onStep })).failure).toBeUndefined();
+    expect([did, told]).toEqual([
+      ['late', 'later'],
+      ['late', 'later'],
+    ]);
+  });
+
   it('leaves no listener on the signal it was given, however many steps there were', async () => {
     const { context, stop } = setting();
     let listening = 0;
