@@ -170,11 +170,14 @@ async function capture(
     },
     leaveRunning
       ? { name: 'resume', run: () => confirmRunning(context, subject.get()) }
-      : { name: 'stop', run: () => confirmStopped(subject.get()) },
+      : { name: 'stop', cancel: 'too-late', run: () => confirmStopped(subject.get()) },
     {
       name: 'finalize',
       deadlineMs,
-      run: async (signal) => {
+      // A workload that was ended has nothing to go back to: what was captured is all that is left of it.
+      cancel: leaveRunning ? 'undone' : 'too-late',
+      run: async (untilCancelled) => {
+        const signal = AbortSignal.any([untilCancelled, request.signal]);
         stats.set(await readDumpStats(join(target.workDir, 'stats-dump')));
         const { freezingSeconds, frozenSeconds } = stats.get();
         const { draft, ...rest } = pending.get();
