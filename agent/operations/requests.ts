@@ -89,8 +89,9 @@ async function start(
     wanted,
     deadlineAtMs: Date.now() + request.waitSeconds * 1000,
   };
+  // At once: whoever asks for the same container while this is written down finds it busy.
+  desk.ask(wish);
   await noteAccepted(context.journal, wish);
-  await hand(setup, wish);
   return handle.view;
 }
 
@@ -188,8 +189,8 @@ export async function resumeRequests({ context, registry, desk }: Omit<RequestsS
     const kept = keptWish.safeParse(entry.details['wish']).data;
     if (entry.state !== 'accepted' || kept === undefined) continue;
     const { view, fingerprint } = viewOfEntry(entry);
-    const { id, requestId, kind, target, checkpointId, version, traceId } = view;
-    const parts = { id, requestId, fingerprint, kind, target, checkpointId, version, traceId };
+    const { id, requestId, kind, target, checkpointId, version, traceId, createdAtMs } = view;
+    const parts = { id, requestId, fingerprint, kind, target, checkpointId, version, traceId, createdAtMs };
     const handle = registry.open({ ...parts, origin: 'grpc' });
     await hand({ context, desk }, { operationId: id, fingerprint, handle, ...kept }).catch((err: unknown) =>
       context.log.warn({ err, operationId: id }, 'an accepted operation cannot be gone on with'),

@@ -80,7 +80,7 @@ export class ApiNode {
   }
 
   /** Runs a placeholder that nothing asks for. */
-  async runPlaceholder({ command: _command, ...request }: PlainRequest = {}): Promise<Plain> {
+  async runPlaceholder(request: PlainRequest = {}): Promise<Plain> {
     return await this.#run(request, (pod) => pod.runPlaceholder({ control: false, ...request }));
   }
 
