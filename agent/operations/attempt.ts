@@ -90,10 +90,16 @@ export async function noteAccepted(journal: Journal, wish: Wish): Promise<void> 
   await journal.append({ ...entryOf(wish.operationId, wish, NO_PROCESS), state: 'accepted', details });
 }
 
-/** The last word on a caller's operation that never came to its first step. */
-export async function endUnbegun(journal: Journal, wish: Wish, outcome: Outcome): Promise<void> {
-  const details = { ...noteDetails(wish.handle.view, wish.fingerprint), ...endDetails(outcome), retry: true };
-  await journal.append({ ...entryOf(wish.operationId, wish, NO_PROCESS), state: finalState(outcome), details });
+/** The last word on an operation that never came to its first step. What a caller asked for is no attempt of the pod's own. */
+export async function endUnbegun(
+  journal: Journal,
+  unbegun: Pick<Wish, 'operationId' | 'fingerprint' | 'handle' | 'pod' | 'wanted'>,
+  outcome: Outcome,
+): Promise<void> {
+  const { handle, fingerprint } = unbegun;
+  const retry = handle.view.origin === 'grpc' || mayRetry(outcome, handle);
+  const details = { ...noteDetails(handle.view, fingerprint), ...endDetails(outcome), retry };
+  await journal.append({ ...entryOf(unbegun.operationId, unbegun, NO_PROCESS), state: finalState(outcome), details });
 }
 
 /** What somebody cancelled on purpose is not tried again. */
