@@ -1,6 +1,6 @@
 import type { UntypedServiceImplementation } from '@grpc/grpc-js';
 import { SnapshotError } from '../errors.ts';
-import type { Operations, OperationView } from '../operations/operation.ts';
+import { FINAL_STATES, type Operations, type OperationView } from '../operations/operation.ts';
 import type { AgentService, Caller, StartRequest } from '../operations/service.ts';
 import { maySee } from './callers.ts';
 import { type Desk, stream, unary } from './rpc-call.ts';
@@ -62,17 +62,49 @@ export function operationCalls(desk: Desk, { service, operations }: Domain): Unt
     }),
     WatchOperation: stream<Named & { readonly after_revision: number }>(
       desk,
-      { name: 'WatchOperation' },
+      // A watch ends by itself, once it has told the end of what the agent let end before it stopped.
+      { name: 'WatchOperation', endsWith: 'call' },
       async (request, { caller, signal, aim }, send) => {
         const operation = operationName(request);
         aim({ operation });
         const { id, revision } = visible(operations, operation, caller);
         // A higher one is of an earlier run of the agent: it says nothing of this one's.
         const after = request.after_revision > revision ? 0 : request.after_revision;
-        for await (const view of operations.watch(id, after, signal)) await send(message(view));
+        await follow(operations, { id, after, signal, stopping: desk.end.stream }, (view) => send(message(view)));
       },
     ),
   };
+}
+
+/** Tells of an operation until it is over, or the agent stops. */
+async function follow(
+  operations: Pick<Operations, 'get' | 'watch'>,
+  wanted: {
+    readonly id: string;
+    readonly after: number;
+    readonly signal: AbortSignal;
+    readonly stopping: AbortSignal;
+  },
+  tell: (view: OperationView) => Promise<void>,
+): Promise<void> {
+  const { id, after, signal, stopping } = wanted;
+  const over = new AbortController();
+  const end = () => over.abort();
+  for (const one of [signal, stopping]) one.addEventListener('abort', end, { once: true });
+  if (stopping.aborted) end();
+  let last: OperationView | undefined;
+  try {
+    for await (const view of operations.watch(id, after, over.signal)) {
+      await tell(view);
+      last = view;
+    }
+  } finally {
+    for (const one of [signal, stopping]) one.removeEventListener('abort', end);
+  }
+  if (last !== undefined && FINAL_STATES.has(last.state)) return;
+  const now = operations.get(id);
+  if (now === undefined || !FINAL_STATES.has(now.state)) throw (signal.aborted ? signal : stopping).reason;
+  await tell(now);
 }
 
 function startTarget({ target, requestId, checkpointId, version }: StartRequest) {

@@ -192,6 +192,17 @@ describe('the end of the server', () => {
     expect([error.code, local.details(error).info.reason]).toEqual([status.UNAVAILABLE, 'SHUTTING_DOWN']);
   });
 
+  it('tells the end of an operation that ended just before', async () => {
+    const { local, fake, endpoint } = await start();
+    const { view } = fake.begin(WORKER, 'request');
+    const watch = local.watch('WatchOperation', { name: view.id });
+    await watch.until(() => true);
+    fake.end(view.id);
+    await endpoint.close();
+    expect(await watch.ended).toBeUndefined();
+    expect(watch.seen.at(-1)).toMatchObject({ done: true, result: 'response' });
+  });
+
   it('does not wait for a reader that does not read', async () => {
     const { local, fake, endpoint } = await start({ closeGraceMs: 50 });
     const { view, waiting } = fake.begin(WORKER, 'request');
