@@ -38,6 +38,7 @@ export function beginAttempt(
   for (const timing of target.timings) handle.stepEnded(timing);
   const entry = entryOf(request.operationId, request, target.main.id);
   let isTouched = false;
+  let current = '';
   const kept = () => noteDetails(handle.view, request.fingerprint);
   const attempt: Attempt = {
     cancelled: handle.cancelled,
@@ -45,9 +46,11 @@ export function beginAttempt(
     note: async (state, details = {}) => {
       if (state === 'point-of-no-return') isTouched = true;
       const noted = state === 'step' || state === 'point-of-no-return' ? details : { ...details, ...kept() };
-      await context.journal.append({ ...entry, state, details: noted });
+      // In which step that was: it may be the last that is heard of the operation.
+      await context.journal.append({ ...entry, state, ...(current !== '' && { step: current }), details: noted });
     },
     step: async (name, cancel) => {
+      current = name;
       handle.step(name, cancel);
       await context.journal.append({ ...entry, state: 'step', step: name, details: {} });
     },

@@ -75,6 +75,14 @@ describe('an attempt in the journal', () => {
     ]);
   });
 
+  it('says of what comes between two steps in which one that was', async () => {
+    const one = attempt();
+    await one.note('started');
+    await one.step('rootfs', 'ends-container');
+    await one.note('point-of-no-return');
+    expect(journal.openOperations()).toMatchObject([{ state: 'point-of-no-return', step: 'rootfs' }]);
+  });
+
   it('ends well with its result and what it is told besides', async () => {
     await attempt().end(outcomeOf({ failure: undefined, failedStep: undefined, timings: [] }, {}), { artifact: 'a' });
     expect(journal.outcomeOf('c')).toMatchObject({
