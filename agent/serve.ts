@@ -29,6 +29,7 @@ import type { PodSource } from './watch/source.ts';
 /** How long a quick verb of the native helper may take. */
 const VERB_DEADLINE_MS = 30_000;
 const STARTING = ['the agent is starting'] as const;
+const STOPPING = ['the agent is being stopped'] as const;
 
 export interface ServeInput {
   /** As it is at the start. */
@@ -67,7 +68,7 @@ export async function serve({ config, follow, log }: ServeInput, signal: AbortSi
     lost.signal.throwIfAborted();
     lock.stop();
   } finally {
-    readiness = () => ['the agent is being stopped'];
+    readiness = () => STOPPING;
     runtime.close();
     await closeHttp();
     log.info('stopped');
@@ -145,7 +146,8 @@ async function attend(
       return live.current();
     },
   };
-  registry.load(state.journal.outcomes(), await recover(context));
+  const settled = await recover(context);
+  registry.load(state.journal.outcomes(), settled);
   await guards.resume();
   await keepSwept(context, signal);
   const { events } = doors.metrics;
@@ -159,7 +161,8 @@ async function attend(
   const service = newRequests({ ...requests, nodeInfo });
   await resumeRequests(requests);
   const closeGrpc = await openGrpc(doors, { service, operations: registry });
-  parts.ready(() => [pods.staleReason() ?? []].flat());
+  // From the signal on no work is taken any more, however long what is under way goes on.
+  parts.ready(() => (signal.aborted ? STOPPING : [pods.staleReason() ?? []].flat()));
   log.info({ version: AGENT_VERSION, runtime: runtimeVersion, criu: node.criu, kernel: node.kernel }, 'started');
   void runRetention(state.retention, retentionSetup, {
     intervalMs: () => live.current().retention.intervalSeconds * 1000,

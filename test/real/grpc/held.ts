@@ -91,6 +91,17 @@ export class HeldNode {
     return await this.node.api.ask('GetOperation', { name });
   }
 
+  /** Kills the agent where it stands, and starts it again with what it left. */
+  async killAndStart(): Promise<void> {
+    const { agent } = this.node;
+    process.kill(agent.pid, 'SIGKILL');
+    // A task that waits for the storage ends only when that goes on.
+    await this.journal.resume();
+    await agent.end('SIGKILL');
+    this.gates.openAll();
+    await this.node.startAgain();
+  }
+
   /** Cancels what is held, lets it go on, and follows it to its end. */
   async cancel({ name }: Pick<Answer, 'name'>): Promise<Answer> {
     const answer = await this.node.api.ask('CancelOperation', { name });
