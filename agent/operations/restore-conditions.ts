@@ -29,8 +29,12 @@ export async function notReady(context: AgentContext, request: Request, target: 
   };
 }
 
-/** A container that restarts after a refusal asks again; nothing has changed, so the answer is given without another look. */
+/**
+ * A container that restarts after a refusal asks again; nothing has changed, so the answer is given without another look. A caller who
+ * asks again gets the look, and the reasons.
+ */
 export function requireNotRefusedBefore(context: AgentContext, request: Request, { record }: Artifact): void {
+  if (request.fingerprint !== '') return;
   const refused = context.journal.refusalOf(request.pod.uid, request.wanted.container.name);
   if (refused === undefined || refused.details['artifact'] !== record.operationId) return;
   throw new SnapshotError(

@@ -19,6 +19,7 @@ import {
   type SourceRequest,
   type TargetRequest,
 } from './scenario.ts';
+import { FOREIGN_ADDRESS, having, IO_URING, PROJECTED, TRACED, USERFAULTFD } from './unfit.ts';
 
 interface Reason {
   readonly code: string;
@@ -67,35 +68,6 @@ async function expectNotRepeated(container: Container): Promise<void> {
   const ends = agent.logs().filter((line) => line['containerId'] === container.id && 'result' in line);
   expect(ends.length).toBe(1);
 }
-
-/** A python program that prepares something and then is a workload that can verify itself. */
-function having(python: string): string[] {
-  const script = `import sys; sys.path.insert(0, "/opt/workloads")\n${python}\nimport os, verdict\nverdict.run("prepared", {"lives": lambda: None})`;
-  return ['/usr/bin/python3', '-u', '-c', script];
-}
-
-const IO_URING = `import ctypes
-libc = ctypes.CDLL(None, use_errno=True)
-ring = libc.syscall(425, 4, ctypes.create_string_buffer(120))
-assert ring >= 0, ctypes.get_errno()`;
-const TRACED = `import ctypes, os, signal, time
-child = os.fork()
-if child == 0:
-    while True: time.sleep(60)
-libc = ctypes.CDLL(None, use_errno=True)
-assert libc.ptrace(0x4206, child, None, None) == 0, ctypes.get_errno()`;
-const FOREIGN_ADDRESS = `import socket, time
-while True:
-    bound = socket.socket()
-    try:
-        bound.bind(("10.99.88.77", 4711)); bound.listen(); break
-    except OSError:
-        time.sleep(0.05)`;
-const PROJECTED = 'token = open("/var/run/secrets/kubernetes.io/serviceaccount/token")';
-const USERFAULTFD = `import ctypes
-libc2 = ctypes.CDLL(None, use_errno=True)
-fault = libc2.syscall(323, 0o2000001)
-assert fault >= 0, ctypes.get_errno()`;
 
 describe('a checkpoint is refused, and the workload runs on', () => {
   async function refused(request: Pick<SourceRequest, 'command' | 'pod' | 'mounts'>, prepare?: (pid: number) => void) {
