@@ -148,6 +148,29 @@ export const ERRORS = {
   ROOTFS_FAILED: { grpc: 'INTERNAL', retryable: false, advice: 'The root filesystem diff failed: see the message.' },
   RESTORE_FAILED: { grpc: 'INTERNAL', retryable: false, advice: 'See the diagnosis and the tail of restore.log.' },
   FILL_FAILED: { grpc: 'INTERNAL', retryable: false, advice: 'Memory could not be filled: see the message.' },
+  CUDA_BUSY: {
+    grpc: 'ABORTED',
+    retryable: true,
+    advice:
+      'GPU work did not end in time: let the workload finish it, collectives of all ranks too, before it is ready.',
+  },
+  CUDA_WORKER_DIED: {
+    grpc: 'UNAVAILABLE',
+    retryable: true,
+    advice:
+      'The program that calls the CUDA driver ended in the middle of a call: look why (memory, somebody killed it).',
+  },
+  CUDA_FAILED: {
+    grpc: 'INTERNAL',
+    retryable: false,
+    advice: 'The CUDA driver did not do what it was asked: see its answer in the message, and docs/gpu.md.',
+  },
+  CUDA_LOST: {
+    grpc: 'INTERNAL',
+    retryable: false,
+    advice:
+      'The driver cannot restore what it checkpointed: the workload is lost. Make it leave out what the driver cannot restore (docs/gpu.md).',
+  },
   STEP_TIMEOUT: {
     grpc: 'DEADLINE_EXCEEDED',
     retryable: true,

@@ -10,6 +10,7 @@ import { SnapshotError } from './errors.ts';
 import { type Native, openNative } from './host/native.ts';
 import { newArtifactHints } from './operations/artifact-hints.ts';
 import type { AgentContext, TooEarly } from './operations/context.ts';
+import { openDriver, watchCuda } from './operations/cuda-driver.ts';
 import { newGuards } from './operations/guards.ts';
 import { keepSwept } from './operations/housekeeping.ts';
 import { openJournal } from './operations/journal.ts';
@@ -20,6 +21,7 @@ import { recover } from './operations/recovery.ts';
 import { newRegistry } from './operations/registry.ts';
 import { newRequests, resumeRequests } from './operations/requests.ts';
 import { openRetention, runRetention } from './operations/retention.ts';
+import type { Capability } from './operations/service.ts';
 import { loadRecordKeys } from './store/key.ts';
 import { AGENT_VERSION } from './version.ts';
 import { newFileHints } from './watch/file-hints.ts';
@@ -95,16 +97,18 @@ async function work(parts: Parts, signal: AbortSignal): Promise<void> {
   const { registry, journal } = state;
   registry.onChange((change) => doors.metrics.operations.changed(change));
   const closeTracing = await openTracing(doors, registry);
+  const cuda = openDriver(config, log);
   try {
     const holderId = await readAgentId(config.paths.stateDir);
     const { events: metrics } = doors.metrics;
     const cluster = await openCluster({ ...{ config, env: process.env, runtime, native, log, holderId, metrics } });
     try {
-      await attend(parts, state, cluster, signal);
+      await attend(parts, { ...state, cuda }, cluster, signal);
     } finally {
       await cluster.close();
     }
   } finally {
+    await cuda.stop();
     await closeTracing();
     await journal.close();
   }
@@ -128,7 +132,7 @@ async function openState({ live, log, native, node, doors }: Parts) {
   };
 }
 
-type State = Awaited<ReturnType<typeof openState>>;
+type State = Awaited<ReturnType<typeof openState>> & Pick<AgentContext, 'cuda'>;
 
 /** Settles what was left in the middle, then serves pods and callers until the signal. */
 async function attend(
@@ -154,8 +158,10 @@ async function attend(
   const hints = openHints(context, (key) => agent.lookAgain(key));
   const watched = { onPickedUp: events.eventHandled, onAwaited: hints.awaited };
   const agent: Agent = newAgent(context, { pods, guards, registry, ...watched });
-  const nodeInfo = nodeInfoOf(live.current(), node, runtimeVersion);
-  events.capabilitiesSeen(nodeInfo.capabilities);
+  const seen = { onSeen: (one: Capability) => events.capabilitiesSeen([one]), signal };
+  const cuda = await watchCuda(state.cuda, seen);
+  const nodeInfo = () => nodeInfoOf(live.current(), node, { runtime: runtimeVersion, cuda: cuda.current() });
+  events.capabilitiesSeen(nodeInfo().capabilities);
   doors.metrics.readAtScrape(scrapeSources(live, agent, pods));
   const requests = { context, registry, desk: agent };
   const service = newRequests({ ...requests, nodeInfo });

@@ -1,5 +1,6 @@
 import { open } from 'node:fs/promises';
 import type { Writable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { execa, type Options, type ResultPromise } from 'execa';
 import { SnapshotError } from '../errors.ts';
 
@@ -157,19 +158,30 @@ function killGroup(pid: number | undefined): void {
 /** How long a child may take to answer a line: one that hangs in the kernel must not hold up who asks. */
 const ANSWER_MS = 30_000;
 
+/** A child did not answer in time, and was killed. */
+export class NoAnswer extends Error {}
+
 /** A child that answers one line to each line it is sent, and may send lines on its own. */
 export interface LineSession {
-  /** Sends a line and resolves with the next line of the child; rejects where the child ends first. */
-  ask(line: string): Promise<string>;
+  readonly pid: number | undefined;
+  /** Sends a line and resolves with the next line of the child; rejects where the child ends first, or with NoAnswer where it hangs. */
+  ask(line: string, answerMs?: number): Promise<string>;
   /** Resolves with the lines that nobody asked for, the last one before the end of the child; never rejects. */
   readonly ended: Promise<string[]>;
+  /** Ends its input: it ends by itself. */
   stop(): void;
+  /** Kills it. Resolves with whether it is gone: one that hangs in the kernel is still there ten seconds later. */
+  kill(): Promise<boolean>;
 }
 
-/** Starts such a child. `first` is its first line. Lines for which `isNotice` holds are no answers but notices. */
+/**
+ * Starts such a child. `first` is its first line, which has to come within `answerMs`. Lines for which `isNotice` holds are no answers
+ * but notices.
+ */
 export async function openSession(
   argv: readonly string[],
   isNotice: (line: string) => boolean,
+  answerMs = ANSWER_MS,
 ): Promise<{ first: string; session: LineSession }> {
   const [program = '', ...args] = argv;
   const child = execa(program, args, {
@@ -199,16 +211,16 @@ export async function openSession(
     for (const { reject } of waiting.splice(0)) reject(new Error(stderr.trim() || `${program} ended`));
     return notices;
   });
-  const next = () =>
+  const next = (withinMs: number) =>
     new Promise<string>((resolve, reject) => {
       if (over) {
         reject(new Error(stderr.trim() || `${program} ended`));
         return;
       }
       const late = setTimeout(() => {
-        reject(new Error(`${program} does not answer`));
+        reject(new NoAnswer(`${program} does not answer`));
         killGroup(child.pid);
-      }, ANSWER_MS);
+      }, withinMs);
       const settle =
         <T>(act: (value: T) => void) =>
         (value: T) => {
@@ -217,17 +229,23 @@ export async function openSession(
         };
       waiting.push({ resolve: settle(resolve), reject: settle(reject) });
     });
-  const first = await next();
+  const first = await next(answerMs);
   return {
     first,
     session: {
-      ask: (line) => {
-        const answer = next();
+      pid: child.pid,
+      ask: (line, withinMs = ANSWER_MS) => {
+        const answer = next(withinMs);
         child.stdin?.write(`${line}\n`);
         return answer;
       },
       ended,
       stop: () => child.stdin?.end(),
+      kill: async () => {
+        if (!over) killGroup(child.pid);
+        const late = sleep(KILL_GRACE_MS, 'late', { ref: false });
+        return (await Promise.race([ended, late])) !== 'late';
+      },
     },
   };
 }

@@ -1,6 +1,7 @@
 import type { Logger } from 'pino';
 import type { PodView } from '../../contract/pods.ts';
 import type { Config } from '../config.ts';
+import type { CudaWorkers } from '../cuda/workers.ts';
 import type { ErrorCode, SnapshotError } from '../errors.ts';
 import type { Native, ProcessId } from '../host/native.ts';
 import type { CheckpointWanted, RestoreWanted } from '../plan/decide.ts';
@@ -19,6 +20,7 @@ export interface AgentContext {
   readonly config: Config;
   readonly runtime: Runtime;
   readonly native: Native;
+  readonly cuda: CudaWorkers;
   readonly keys: RecordKeys;
   readonly journal: Journal;
   readonly node: NodeFacts;

@@ -1,10 +1,14 @@
 import type { Config } from '../config.ts';
 import { AGENT_VERSION } from '../version.ts';
 import type { NodeFacts } from './node.ts';
-import type { NodeInfo } from './service.ts';
+import type { Capability, NodeInfo } from './service.ts';
 
 /** What callers are told of this node: what it is, what it can do, and why not where it cannot. */
-export function nodeInfoOf(config: Config, node: NodeFacts, runtime: string): NodeInfo {
+export function nodeInfoOf(
+  config: Config,
+  node: NodeFacts,
+  { runtime, cuda }: { readonly runtime: string; readonly cuda: Capability },
+): NodeInfo {
   const { accessMode, basePath } = config.storage;
   return {
     node: node.name,
@@ -19,6 +23,7 @@ export function nodeInfoOf(config: Config, node: NodeFacts, runtime: string): No
     capabilities: [
       { name: 'criu', available: true, detail: node.criu },
       { name: 'cgroup-v2', available: node.cgroupVersion === 2, detail: `the node has cgroup v${node.cgroupVersion}` },
+      cuda,
     ],
   };
 }

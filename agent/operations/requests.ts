@@ -30,7 +30,7 @@ export interface RequestsSetup {
   readonly context: AgentContext;
   readonly registry: Registry;
   readonly desk: Desk;
-  readonly nodeInfo: NodeInfo;
+  readonly nodeInfo: () => NodeInfo;
 }
 
 /** Answers callers of this node's agent. */
@@ -59,7 +59,7 @@ export function newRequests(setup: RequestsSetup): AgentService {
       withVolume(context, storage, caller, (volume) => verifyVisible(calls, volume, { ...request, signal }, caller)),
     deleteArtifact: ({ storage, ...request }, caller, signal) =>
       withVolume(context, storage, caller, (volume) => deleteVisible(calls, volume, { ...request, signal }, caller)),
-    nodeInfo: () => setup.nodeInfo,
+    nodeInfo: setup.nodeInfo,
   };
 }
 

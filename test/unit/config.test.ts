@@ -18,6 +18,14 @@ function refusal(text: string, env: Record<string, string | undefined> = {}): st
   throw new Error(`accepted: ${text}`);
 }
 
+const DRIVER_DIRECTORIES = [
+  '/run/nvidia/driver/usr/lib/x86_64-linux-gnu',
+  '/run/nvidia/driver/usr/lib64',
+  '/home/kubernetes/bin/nvidia/lib64',
+  '/usr/lib/x86_64-linux-gnu',
+  '/usr/lib64',
+];
+
 describe('the configuration', () => {
   it('needs a node and a base path, and has a default for everything else', () => {
     expect(parseConfig(LEAST)).toEqual({
@@ -69,6 +77,16 @@ describe('the configuration', () => {
         intervalSeconds: 600,
       },
       cuda: {
+        worker: '/opt/snapshot-agent/native/build/snapshot-cuda',
+        libcuda: DRIVER_DIRECTORIES.map((directory) => `${directory}/libcuda.so.1`),
+        libnvml: DRIVER_DIRECTORIES.map((directory) => `${directory}/libnvidia-ml.so.1`),
+        startSeconds: 60,
+        idleSeconds: 60,
+        maxWorkers: 32,
+        lockTimeoutSeconds: 10,
+        callSeconds: 30,
+        minimumBytesPerSecond: 268_435_456,
+        proveRestore: 'live',
         podResourcesSocket: '/var/lib/kubelet/pod-resources/kubelet.sock',
         multiGpuBelowDriver590: 'warn',
       },
@@ -143,6 +161,9 @@ describe('the configuration', () => {
       `${LEAST}cuda: { podResourcesSocket: /${'x'.repeat(107)} }\n`,
       'cuda.podResourcesSocket',
     ],
+    ['a library of the driver by a relative path', `${LEAST}cuda: { libcuda: [libcuda.so.1] }\n`, 'cuda.libcuda.0'],
+    ['a lock that is waited for without end', `${LEAST}cuda: { lockTimeoutSeconds: 0 }\n`, 'cuda.lockTimeoutSeconds'],
+    ['another proof', `${LEAST}cuda: { proveRestore: never }\n`, 'cuda.proveRestore'],
     ['another rule for GPUs', `${LEAST}cuda: { multiGpuBelowDriver590: allow }\n`, 'cuda.multiGpuBelowDriver590'],
     ['a null where a section belongs', `${LEAST}criu:\n`, 'criu'],
   ])('refuses %s', (_, text, path) => {
