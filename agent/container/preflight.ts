@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Reason } from '../errors.ts';
 import type { ProcessFacts } from '../host/native.ts';
+import { isGpuDevice } from './gpu-users.ts';
 import { type MountPlan, upperDir } from './mounts.ts';
 import { type NetSocket, parseNetSockets } from './proc.ts';
 import { readDescriptors, type TreeProcess } from './tree.ts';
@@ -144,7 +145,7 @@ async function processProblems(
       message: `${who} maps ${device}, whose state no step of this agent can take`,
       found: device,
       wanted: 'no device mapping',
-      advice: 'Checkpoint a workload that does not hold a GPU.',
+      advice: 'Let the workload close the device before the checkpoint.',
     });
   return reasons;
 }
@@ -165,10 +166,11 @@ function descriptorProblem(input: PreflightInput, who: string, target: string): 
   return undefined;
 }
 
-/** The first character device that a process maps, other than those every container has. */
+/** The first character device that a process maps, other than those every container has, and those of the GPU: see `agent/cuda`. */
 async function deviceMapping(procRoot: string, pid: number): Promise<string | undefined> {
   const maps = await readFile(`${procRoot}/${pid}/maps`, 'utf8').catch(() => '');
-  return /\s(\/dev\/(?!zero\b|shm\/|null\b)\S+)/.exec(maps)?.[1];
+  const devices = [...maps.matchAll(/\s(\/dev\/(?!zero\b|shm\/|null\b)\S+)/g)].map(([, path = '']) => path);
+  return devices.find((path) => !isGpuDevice(path));
 }
 
 async function socketProblems(input: PreflightInput, held: ReadonlySet<string>): Promise<Reason[]> {

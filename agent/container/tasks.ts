@@ -3,7 +3,7 @@ import type { ProcessId } from '../host/native.ts';
 import { readProcess, readTree } from './tree.ts';
 
 /** Where the host's procfs and cgroups are. */
-interface Roots {
+export interface Roots {
   readonly procRoot: string;
   readonly cgroupRoot: string;
 }
@@ -15,8 +15,9 @@ interface CgroupLine {
   readonly path: string;
 }
 
-function parseCgroup(text: string): CgroupLine[] {
-  return text
+/** The cgroups of a process, in each hierarchy. */
+export async function cgroupsOf(procRoot: string, pid: number): Promise<CgroupLine[]> {
+  return (await readFile(`${procRoot}/${pid}/cgroup`, 'utf8').catch(() => ''))
     .split('\n')
     .filter((line) => line !== '')
     .map((line) => {
@@ -56,7 +57,7 @@ export async function lookAtTasks(
 }
 
 async function cgroupPids({ procRoot, cgroupRoot }: Roots, mainPid: number): Promise<number[]> {
-  const lines = parseCgroup(await readFile(`${procRoot}/${mainPid}/cgroup`, 'utf8').catch(() => ''));
+  const lines = await cgroupsOf(procRoot, mainPid);
   // A process on the root cgroup would make every process of the machine a task of the container.
   const line = lines.find(({ controllers, path }) => path !== '/' && (controllers === '' || controllers === 'pids'));
   if (line === undefined) return [];

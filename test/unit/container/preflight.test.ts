@@ -109,8 +109,9 @@ describe('preflight of a container', () => {
   });
 
   it.each([
-    ['/dev/nvidia0', true],
-    ['/dev/nvidia-uvm', true],
+    ['/dev/nvidia0', false],
+    ['/dev/nvidia-uvm', false],
+    ['/dev/dri/renderD128', true],
     ['/dev/infiniband/uverbs0', true],
     ['/dev/zero', false],
     ['/dev/null', false],
