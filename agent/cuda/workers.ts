@@ -6,7 +6,7 @@ import { parseLine } from '../host/verb.ts';
 import { type CudaCall, CudaError, driverError } from './driver-errors.ts';
 
 /** The driver of this node, as a worker found it. */
-interface CudaDriver {
+export interface CudaDriver {
   /** `580.159.04`; empty where NVML does not tell. */
   readonly version: string;
   /** Version of its programming interface: 13000 for CUDA 13.0. */
@@ -43,6 +43,7 @@ export interface CudaWorkers {
 
 export interface CudaWorkersSetup {
   readonly argv: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
   /** How long the driver may take to initialise. */
   readonly startMs: number;
   /** A worker keeps the driver loaded on all GPUs: one that had nothing to do for so long leaves. */
@@ -213,8 +214,8 @@ class Pool {
   }
 
   async #open(): Promise<Worker> {
-    const { argv, startMs, open = openSession } = this.#setup;
-    const opened = await open(argv, () => false, startMs).catch((cause: unknown) => {
+    const { argv, env = {}, startMs, open = openSession } = this.#setup;
+    const opened = await open(argv, () => false, { answerMs: startMs, env }).catch((cause: unknown) => {
       throw new SnapshotError('CAPABILITY_MISSING', `no CUDA worker can be started: ${String(cause)}`, { cause });
     });
     const said = ready.safeParse(parseLine(opened.first)).data;
