@@ -7,7 +7,7 @@ import type { RecordKeys } from './key.ts';
 import { type ArtifactName, artifactDir, makeDirectory, RECORD_FILE, stagingRoot, type Volume } from './paths.ts';
 import { activeReaders } from './readers.ts';
 import { type ArtifactRecord, encodeRecord } from './record.ts';
-import { FORMAT_VERSION } from './schema.ts';
+import { FORMAT_VERSION, minReaderOf } from './schema.ts';
 import { asidePath, discardTree, type Staging } from './staging.ts';
 import { sealTree } from './sync.ts';
 import { type ArtifactState, artifactState, requireNamespace } from './verify.ts';
@@ -51,7 +51,7 @@ export async function publish(request: PublishRequest): Promise<Published> {
     const record = {
       ...request.record,
       formatVersion: FORMAT_VERSION,
-      minReader: 1,
+      minReader: minReaderOf(request.record),
       checkpointId: id,
       version,
       files,

@@ -2,7 +2,7 @@ import { createHmac, hkdfSync, timingSafeEqual } from 'node:crypto';
 import { z } from 'zod';
 import { type Reason, SnapshotError } from '../errors.ts';
 import type { RecordKey, RecordKeys } from './key.ts';
-import { type ArtifactRecord, FORMAT_VERSION, MAX_FILES, recordSchema } from './schema.ts';
+import { type ArtifactRecord, FORMAT_VERSION, MAX_FILES, READER_VERSION, recordSchema } from './schema.ts';
 
 export type { ArtifactRecord } from './schema.ts';
 
@@ -93,11 +93,11 @@ function requireFormat(text: string): void {
     throw new SnapshotError('ARTIFACT_CORRUPT', 'the record does not begin with formatVersion and minReader');
   }
   const [formatVersion, minReader] = [Number(head[1]), Number(head[2])];
-  if (formatVersion === FORMAT_VERSION && minReader <= FORMAT_VERSION) return;
+  if (formatVersion === FORMAT_VERSION && minReader <= READER_VERSION) return;
   const found = `formatVersion ${formatVersion}, minReader ${minReader}`;
   throw new SnapshotError(
     'ARTIFACT_FORMAT',
-    `the record has ${found}; this agent reads formatVersion ${FORMAT_VERSION}`,
+    `the record has ${found}; this agent reads formatVersion ${FORMAT_VERSION}, as reader ${READER_VERSION}`,
   );
 }
 

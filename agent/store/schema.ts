@@ -2,8 +2,17 @@ import { z } from 'zod';
 import { idProblem } from '../../contract/ids.ts';
 import { RECORD_FILE } from './paths.ts';
 
-/** What this agent writes, and the newest it reads. A reader older than `minReader` must not use the artifact. */
+/** What this agent writes and reads. */
 export const FORMAT_VERSION = 1 as const;
+/** A reader older than a record's `minReader` must not use the artifact. The first did not know CUDA. */
+export const READER_VERSION = 2 as const;
+const CUDA_READER = 2 as const;
+
+/** The oldest reader that can do with a record. */
+export function minReaderOf({ cuda }: { readonly cuda?: unknown }): number {
+  return cuda === undefined ? 1 : CUDA_READER;
+}
+
 export const MAX_FILES = 20_000;
 export const MAX_DEPTH = 4;
 /** The one file without a digest here: its blocks are authenticated one by one, by the tags in the bulk index. */
@@ -46,10 +55,39 @@ const files = list(fileEntry, MAX_FILES)
     'lacks a digest',
   );
 
+const cudaPart = z.strictObject({
+  /** Version of the kernel driver, and of its programming interface (13000 for CUDA 13.0). */
+  driver: text(64),
+  driverApi: count,
+  /** Files by the name of libcuda that the processes have mapped. */
+  libraries: list(text(4096), 64),
+  /** All that the container saw, in the order of their ordinals inside it. Null: the driver did not tell. */
+  gpus: list(
+    z.strictObject({
+      uuid: text(128),
+      model: text(256),
+      memoryBytes: count,
+      freeBytes: count,
+      /** Device memory that the processes held there. */
+      usedBytes: count,
+      mig: z.boolean().nullable(),
+      mps: z.boolean().nullable(),
+      virtualization: text(64).nullable(),
+    }),
+    256,
+  ),
+  /** The CUDA processes, by their PIDs inside the container. */
+  processes: list(z.strictObject({ pid: z.int().positive(), deviceBytes: count }), 65_536),
+  /** Whether the driver restored them at the source after the dump. */
+  proven: z.boolean(),
+  /** Whether the tree was started by `cuda-checkpoint --launch-job`. */
+  launchJob: z.boolean(),
+});
+
 /** The completion record, without its signature. Field names are part of the artifact format: docs and readers depend on them. */
 export const recordSchema = z.strictObject({
   formatVersion: z.literal(FORMAT_VERSION),
-  minReader: z.int().min(1).max(FORMAT_VERSION),
+  minReader: z.int().min(1).max(READER_VERSION),
   checkpointId: id,
   version: id,
   operationId: id,
@@ -74,15 +112,8 @@ export const recordSchema = z.strictObject({
     cpu: z.strictObject({ vendor: text(64), family: count, model: count, features: list(text(64), 1024) }),
     cgroupVersion: z.union([z.literal(1), z.literal(2)]),
   }),
-  /** Absent where no process of the container used CUDA. */
-  cuda: z.exactOptional(
-    z.strictObject({
-      driver: text(64),
-      gpus: list(z.strictObject({ uuid: text(128), model: text(256) }), 256),
-      /** The CUDA processes, by their PIDs inside the container. */
-      pids: list(count, 65_536),
-    }),
-  ),
+  /** Absent where no process of the container used CUDA. With it the record asks for a reader that restores CUDA state. */
+  cuda: z.exactOptional(cudaPart),
   process: z.strictObject({
     count,
     threads: count,
