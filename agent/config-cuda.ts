@@ -34,6 +34,8 @@ export const cudaSection = z.strictObject({
     .array(absolute)
     .max(32)
     .default(DRIVER_DIRECTORIES.map((directory) => `${directory}/libnvidia-ml.so.1`)),
+  /** Environment of the worker. Nothing else is inherited. */
+  environment: z.record(z.string(), z.string()).default({}),
   /** How long the driver may take to initialise. */
   startSeconds: seconds.default(60),
   /** Workers that have nothing to do leave after this, since each keeps the driver loaded on every GPU. */

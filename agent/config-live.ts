@@ -35,7 +35,7 @@ export const LIVE_KEYS: Readonly<Record<string, string>> = {
 };
 
 /** Keys whose values are never shown: an environment may hold a password. */
-const HIDDEN = 'criu.environment';
+const HIDDEN = ['criu.environment', 'cuda.environment'];
 
 export function isLive(key: string, live: Readonly<Record<string, string>> = LIVE_KEYS): boolean {
   return Object.keys(live).some((prefix) => isAtOrBelow(key, prefix));
@@ -109,7 +109,7 @@ function changesBetween(from: Config, to: Config): Change[] {
 }
 
 function difference(key: string, old: unknown, wanted: unknown): string {
-  if (isAtOrBelow(key, HIDDEN)) return 'changed (its values are not shown)';
+  if (HIDDEN.some((hidden) => isAtOrBelow(key, hidden))) return 'changed (its values are not shown)';
   if (!Array.isArray(old) || !Array.isArray(wanted))
     return `${withoutSecret(shown(old))} -> ${withoutSecret(shown(wanted))}`;
   const [before, after] = [old.map(shown), wanted.map(shown)];

@@ -5,6 +5,7 @@ import { newMetrics, type ScrapeSources } from './api/metrics.ts';
 import type { EventMetrics } from './api/metrics-events.ts';
 import { type ClusterLink, openCluster, readAgentId } from './cluster/open.ts';
 import { type Config, type LiveConfig, socketPath } from './config.ts';
+import { openPodResources } from './cuda/pod-resources.ts';
 import { type DoorInput, openGrpc, openHttp, openTracing } from './doors.ts';
 import { SnapshotError } from './errors.ts';
 import { type Native, openNative } from './host/native.ts';
@@ -138,12 +139,15 @@ type State = Awaited<ReturnType<typeof openState>> & Pick<AgentContext, 'cuda'>;
 async function attend(
   parts: Parts,
   { retentionSetup, registry, guards, ...state }: State,
-  { pods, reporter }: ClusterLink,
+  { pods, reporter, kube }: ClusterLink,
   signal: AbortSignal,
 ): Promise<void> {
   const { live, log, native, node, runtime, runtimeVersion, doors } = parts;
+  const { podResourcesSocket } = live.current().cuda;
+  const podResources = podResourcesSocket === '' ? undefined : openPodResources(podResourcesSocket);
   const context: AgentContext = {
     ...{ ...state, runtime, native, node, log, reporter },
+    gpuSources: { native, procRoot: live.current().host.procRoot, kube, podResources },
     restoredRoot: guards.rootOf,
     liveOperations: new Set(),
     get config() {
@@ -179,6 +183,7 @@ async function attend(
     await agent.run(signal);
   } finally {
     hints.close();
+    podResources?.close();
     await closeGrpc();
   }
 }

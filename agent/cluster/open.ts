@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import { openKube } from '../../kube/client.ts';
+import { type KubeClient, openKube } from '../../kube/client.ts';
 import { newEventWriter } from '../../kube/events.ts';
 import { openLeases } from '../../kube/lease.ts';
 import type { ReflectorState } from '../../kube/reflector.ts';
@@ -33,6 +33,8 @@ export interface ClusterInput {
 export interface ClusterLink {
   readonly pods: PodSource;
   readonly reporter: Reporter;
+  /** Undefined where pods are learned of from the runtime alone. */
+  readonly kube: KubeClient | undefined;
   /** Sends the Events that still wait, and lets go of the connections. */
   close(): Promise<void>;
 }
@@ -42,7 +44,7 @@ export async function openCluster(input: ClusterInput): Promise<ClusterLink> {
   const { config, env, runtime, log } = input;
   const times = { pollMs: config.watch.pollMilliseconds, resyncMs: config.watch.resyncSeconds * 1000, log };
   if (podSource(config, env) === 'kubernetes') return await openKubernetes(input, times);
-  return { pods: watchRuntime(runtime, times), reporter: noReporter, close: () => Promise.resolve() };
+  return { pods: watchRuntime(runtime, times), reporter: noReporter, kube: undefined, close: () => Promise.resolve() };
 }
 
 async function openKubernetes(
@@ -87,7 +89,7 @@ async function openKubernetes(
     await sending;
     client.close();
   };
-  return { pods, reporter, close };
+  return { pods, reporter, kube: client, close };
 }
 
 /** A name that this agent keeps, made when it first starts. */

@@ -181,13 +181,16 @@ export interface LineSession {
 export async function openSession(
   argv: readonly string[],
   isNotice: (line: string) => boolean,
-  answerMs = ANSWER_MS,
+  {
+    answerMs = ANSWER_MS,
+    env = {},
+  }: { readonly answerMs?: number; readonly env?: Readonly<Record<string, string>> } = {},
 ): Promise<{ first: string; session: LineSession }> {
   const [program = '', ...args] = argv;
   const child = execa(program, args, {
     stdio: ['pipe', 'pipe', 'pipe'],
     buffer: false,
-    env: {},
+    env: { ...env },
     extendEnv: false,
     detached: true,
     reject: false,

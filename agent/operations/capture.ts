@@ -17,6 +17,7 @@ import { dump } from '../criu/run.ts';
 import { type Reason, SnapshotError } from '../errors.ts';
 import type { Captured } from '../host/native.ts';
 import type { AgentContext } from './context.ts';
+import { type CudaSubject, inspectCuda } from './cuda-subject.ts';
 import type { Target } from './target.ts';
 
 /** What was seen of the workload before it was touched. */
@@ -33,7 +34,9 @@ export interface Subject {
   readonly privateIpc: boolean;
   /** Directories in which something is watched by inotify. */
   readonly watched: readonly string[];
-  /** Bytes that only the artifact can hold. */
+  /** Undefined where nothing uses CUDA or holds a GPU. */
+  readonly cuda: CudaSubject | undefined;
+  /** Bytes that only the artifact can hold, device memory among them. */
   readonly ownBytes: number;
   readonly residentBytes: number;
   readonly threads: number;
@@ -60,6 +63,7 @@ async function inspectTree(context: AgentContext, target: Target, root: PinnedPr
   await requireCountable(procRoot, tree);
   const stdio = await Promise.all([0, 1, 2].map((fd) => readlink(`${procRoot}/${pid}/fd/${fd}`).catch(() => '')));
   const ipc = await native.ipcUsage(root.id);
+  const cuda = await inspectCuda(context, target, tree);
   const total = (of: (status: TreeProcess['status']) => number) =>
     tree.reduce((sum, { status }) => sum + of(status), 0);
   return {
@@ -70,7 +74,8 @@ async function inspectTree(context: AgentContext, target: Target, root: PinnedPr
     tty: target.running.tty ? await terminalKey(procRoot, pid) : undefined,
     privateIpc: ipc.shm + ipc.sem + ipc.msg > 0,
     watched: await watchedDirectories(procRoot, tree),
-    ownBytes: total((status) => status.ownBytes),
+    cuda,
+    ownBytes: total((status) => status.ownBytes) + (cuda?.deviceBytes ?? 0),
     residentBytes: total((status) => status.residentBytes),
     threads: total((status) => status.threads),
   };
@@ -118,7 +123,8 @@ export async function requireFit(
     hostUpperDirs: await hostUpperDirs(context.config.host.procRoot, target.running.id),
     depth: subject.root === target.main ? 1 : 2,
   });
-  reasons.push(...watchProblems(target, subject));
+  reasons.push(...watchProblems(target, subject), ...(subject.cuda?.reasons ?? []));
+  for (const warning of subject.cuda?.warnings ?? []) context.log.warn({ warning }, 'the checkpoint may be of no use');
   // Last: nothing is deleted for what is refused anyway.
   const space = await context.retention.roomProblem(target.volume, {
     peakBytes: subject.ownBytes * 2,

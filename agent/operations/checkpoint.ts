@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { SENTINELS } from '../../contract/keys.ts';
 import { readiness } from '../container/control.ts';
 import { type DumpStats, readDumpStats } from '../criu/stats.ts';
+import type { CudaHold } from '../cuda/hold.ts';
 import { asSnapshotError, SnapshotError } from '../errors.ts';
 import type { CheckpointWanted } from '../plan/decide.ts';
 import { requireRecordable } from '../store/record.ts';
@@ -19,9 +20,10 @@ import {
   type Subject,
   stagingPaths,
 } from './capture.ts';
-import { captureFigures, pendingOf } from './captured.ts';
+import { captureFigures, pendingOf, withOutcome } from './captured.ts';
 import { publishPending } from './completion.ts';
 import { type AgentContext, type Attempted, type OperationRequest, type Outcome, slot } from './context.ts';
+import { comeBack, holdCuda, undoHold, withComeback } from './cuda-hold.ts';
 import { type Finalized, finalize } from './finalize.ts';
 import { tidyVolume } from './housekeeping.ts';
 import { dropPending, type Pending, savePending } from './pending.ts';
@@ -29,7 +31,7 @@ import { whileGrowing } from './progress.ts';
 import type { Claim } from './reporter.ts';
 import { QUICK_STEP_MS, runSteps, type Step, type StepTiming } from './steps.ts';
 import { reachTarget, type Target } from './target.ts';
-import { confirmRunning, confirmStopped, endJob, isFinal, isRunning, releaseWorker } from './workload.ts';
+import { confirmRunning, confirmStopped, endJob, endWorkload, isFinal, isRunning, releaseWorker } from './workload.ts';
 
 type Request = OperationRequest<CheckpointWanted>;
 
@@ -90,15 +92,23 @@ async function capture(
 ): Promise<Outcome> {
   const { config, log } = context;
   const subject = slot<Subject>('subject');
+  const hold = slot<CudaHold>('CUDA processes');
   const staging = slot<Staging>('staging');
   const paths = slot<StagingPaths>('paths');
   const stats = slot<DumpStats>('stats');
   const finalized = slot<Finalized>('finalized');
   const leaveRunning = isLeftRunning(context, request);
+  // A workload that is to be stopped goes on after the dump where it is to show first that its CUDA state can be restored.
+  const provesFirst = () => !leaveRunning && hold.filled && config.cuda.proveRestore === 'always';
   const deadlineMs = config.checkpoint.timeoutSeconds * 1000;
   const pending = slot<Pending>('pending');
   const timings: StepTiming[] = [...target.timings];
   let isEnded = false;
+  // Before the workload is ended: its images, and the note that says how to finish.
+  const makeDurable = async () => {
+    await Promise.all([syncTree(paths.get().raw), syncTree(paths.get().rootfs)]);
+    await savePending(config.paths.stateDir, pending.get());
+  };
 
   const steps: Step[] = [
     {
@@ -139,17 +149,35 @@ async function capture(
       },
     },
     {
+      name: 'cuda-lock',
+      deadlineMs,
+      run: async (signal) => {
+        const { cuda } = subject.get();
+        if (cuda !== undefined) await hold.set(holdCuda(context, attempt, subject.get())).lock(cuda.processes, signal);
+      },
+      undoMs: deadlineMs,
+      undo: async () => {
+        if (hold.filled && !isEnded) await undoHold(context, hold.get(), request);
+      },
+    },
+    {
+      name: 'cuda-checkpoint',
+      deadlineMs,
+      run: async (signal) => {
+        if (hold.filled) await hold.get().checkpoint(signal);
+      },
+    },
+    {
       name: 'criu-dump',
       deadlineMs,
       run: async (signal) => {
+        const goesOn = leaveRunning || provesFirst();
         const beforeRelease = async (frozen: FrozenResult) => {
+          const seen = { target, subject: subject.get(), hold: hold.filled ? hold.get() : undefined };
           const { path } = staging.get();
-          pending.set(pendingOf(context, request, { target, subject: subject.get(), frozen, path, leaveRunning }));
+          pending.set(pendingOf(context, request, { ...seen, frozen, path, leaveRunning: goesOn }));
           requireRecordable(pending.get().draft, (await readdir(paths.get().raw)).length);
-          if (leaveRunning) return;
-          // CRIU ends the workload next: by then its images are durable, and so is the note that says how to finish.
-          await Promise.all([syncTree(paths.get().raw), syncTree(paths.get().rootfs)]);
-          await savePending(config.paths.stateDir, pending.get());
+          if (!goesOn) await makeDurable();
         };
         const { raw } = paths.get();
         await whileGrowing(
@@ -158,19 +186,38 @@ async function capture(
           () =>
             dumpTree(context, target, subject.get(), {
               paths: paths.get(),
-              leaveRunning,
+              leaveRunning: goesOn,
               deadlineMs,
               signal,
               beforeRelease,
             }),
         );
         // CRIU has killed it, however long it takes to vanish.
-        isEnded = !leaveRunning;
+        isEnded = !goesOn;
       },
     },
     leaveRunning
-      ? { name: 'resume', run: () => confirmRunning(context, subject.get()) }
-      : { name: 'stop', cancel: 'too-late', run: () => confirmStopped(subject.get()) },
+      ? {
+          name: 'resume',
+          deadlineMs,
+          run: async () => {
+            if (hold.filled) await comeBack(hold.get());
+            await confirmRunning(context, subject.get());
+          },
+        }
+      : {
+          name: 'stop',
+          deadlineMs,
+          run: async () => {
+            if (provesFirst()) {
+              await comeBack(hold.get());
+              await makeDurable();
+              isEnded = true;
+              await endWorkload(subject.get());
+            }
+            await confirmStopped(subject.get());
+          },
+        },
     {
       name: 'finalize',
       deadlineMs,
@@ -179,9 +226,7 @@ async function capture(
       run: async (untilCancelled) => {
         const signal = AbortSignal.any([untilCancelled, request.signal]);
         stats.set(await readDumpStats(join(target.workDir, 'stats-dump')));
-        const { freezingSeconds, frozenSeconds } = stats.get();
-        const { draft, ...rest } = pending.get();
-        pending.set({ ...rest, draft: { ...draft, pauseSeconds: freezingSeconds + frozenSeconds } });
+        pending.set(withOutcome(pending.get(), stats.get(), hold.filled ? hold.get() : undefined));
         for (const name of ['dump.log', 'stats-dump'])
           await copyFile(join(target.workDir, name), join(paths.get().raw, name));
         const beforeDrop = leaveRunning
@@ -234,12 +279,14 @@ async function capture(
     },
   });
   if (subject.filled && subject.get().root !== target.main) subject.get().root.release();
+  const held = hold.filled ? hold.get() : undefined;
   return outcomeOf(
-    result,
+    { ...result, failure: withComeback(result.failure, held) },
     captureFigures(
       stats.filled ? stats.get() : undefined,
       finalized.filled ? finalized.get() : undefined,
       pending.filled ? pending.get() : undefined,
+      held,
     ),
   );
 }

@@ -5,6 +5,7 @@ import type { ArtifactName } from '../store/paths.ts';
 import { readArtifact } from '../store/verify.ts';
 import { inspect, requireFit } from './capture.ts';
 import type { AgentContext } from './context.ts';
+import { matchCuda } from './cuda-target.ts';
 import type { Found } from './find.ts';
 import { requireMatch } from './revive.ts';
 import { together } from './steps.ts';
@@ -40,7 +41,8 @@ export async function restoreReasons(
       readArtifact(target.volume, query),
       readPlaceholder(context.native, target.main.id),
     ]);
-    requireMatch(context, target, { artifact, placeholder });
+    const cuda = await matchCuda(context, target, artifact.record);
+    requireMatch(context, target, { artifact, placeholder, cuda });
   });
 }
 

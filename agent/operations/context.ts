@@ -1,6 +1,7 @@
 import type { Logger } from 'pino';
 import type { PodView } from '../../contract/pods.ts';
 import type { Config } from '../config.ts';
+import type { GpuSources } from '../cuda/container-gpus.ts';
 import type { CudaWorkers } from '../cuda/workers.ts';
 import type { ErrorCode, SnapshotError } from '../errors.ts';
 import type { Native, ProcessId } from '../host/native.ts';
@@ -21,6 +22,8 @@ export interface AgentContext {
   readonly runtime: Runtime;
   readonly native: Native;
   readonly cuda: CudaWorkers;
+  /** Who is asked for the GPUs of a container. */
+  readonly gpuSources: GpuSources;
   readonly keys: RecordKeys;
   readonly journal: Journal;
   readonly node: NodeFacts;

@@ -12,6 +12,7 @@ export function openDriver({ cuda }: Config, log: Logger): CudaWorkers {
       ...cuda.libcuda.flatMap((path) => ['--libcuda', path]),
       ...cuda.libnvml.flatMap((path) => ['--libnvml', path]),
     ],
+    env: cuda.environment,
     startMs: cuda.startSeconds * 1000,
     idleMs: cuda.idleSeconds * 1000,
     max: cuda.maxWorkers,

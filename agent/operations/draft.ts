@@ -1,9 +1,11 @@
 import { controlDir } from '../container/control.ts';
+import type { CudaProcess, DeviceUsage } from '../cuda/calls.ts';
 import type { CheckpointWanted } from '../plan/decide.ts';
 import type { RecordDraft } from '../store/publish.ts';
 import { AGENT_VERSION } from '../version.ts';
 import type { Subject } from './capture.ts';
 import type { AgentContext, OperationRequest } from './context.ts';
+import type { CudaSubject } from './cuda-subject.ts';
 import type { Target } from './target.ts';
 
 /** The part of the record that is known before the dump; sizes, files and timings come with the publishing. */
@@ -13,7 +15,14 @@ type Draft = Omit<RecordDraft, 'sizes' | 'bulk' | 'timings'>;
 export function draftRecord(
   context: AgentContext,
   request: OperationRequest<CheckpointWanted>,
-  seen: { target: Target; subject: Subject; leaveRunning: boolean },
+  seen: {
+    target: Target;
+    subject: Subject;
+    leaveRunning: boolean;
+    /** Device memory when it was locked. */
+    usage: readonly DeviceUsage[];
+    cudaProcesses: readonly CudaProcess[];
+  },
 ): Draft {
   const { node } = context;
   const { pod, wanted } = request;
@@ -49,6 +58,7 @@ export function draftRecord(
       controlDir: controlDir(target.running.env).path,
       rootState: subject.tree[0]?.stat.state ?? '',
     },
+    ...(seen.cudaProcesses.length > 0 && subject.cuda !== undefined && { cuda: cudaDraft(subject.cuda, seen) }),
     mounts: subject.mounts.all.map(({ mountPoint, fstype }) => ({ mountPoint, fstype })),
     namespaces: { ipc: subject.privateIpc ? 'private' : 'shared', netInode: subject.root.facts.ns.net },
     memory: { limitBytes: target.running.memoryLimitBytes ?? null, residentBytes: subject.residentBytes },
@@ -59,5 +69,35 @@ export function draftRecord(
     },
     // Known once CRIU has ended.
     pauseSeconds: 0,
+  };
+}
+
+/** What the CUDA state was captured with. Whether it is proven shows later. */
+function cudaDraft(
+  cuda: CudaSubject,
+  { usage, cudaProcesses }: { readonly usage: readonly DeviceUsage[]; readonly cudaProcesses: readonly CudaProcess[] },
+): NonNullable<Draft['cuda']> {
+  const bytesOf = (isMeant: (one: DeviceUsage) => boolean) =>
+    usage.filter(isMeant).reduce((sum, { bytes }) => sum + bytes, 0);
+  return {
+    driver: cuda.driver?.version ?? '',
+    driverApi: cuda.driver?.api ?? 0,
+    libraries: [...cuda.libraries],
+    gpus: cuda.gpus.map(({ uuid, name, memoryBytes, freeBytes, mig, mps, virtualization }) => ({
+      uuid,
+      model: name,
+      memoryBytes,
+      freeBytes,
+      usedBytes: bytesOf(({ gpu }) => gpu === uuid),
+      mig,
+      mps,
+      virtualization,
+    })),
+    processes: cudaProcesses.map(({ innerPid, id }) => ({
+      pid: innerPid,
+      deviceBytes: bytesOf(({ pid }) => pid === id.pid),
+    })),
+    proven: false,
+    launchJob: cuda.launchJob,
   };
 }

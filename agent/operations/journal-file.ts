@@ -24,6 +24,8 @@ export const entrySchema = z.strictObject({
     'accepted',
     'started',
     'step',
+    // The CUDA processes in the details are about to be locked: whoever comes after a crash brings them back.
+    'cuda-held',
     // From here on a restore cannot be undone.
     'point-of-no-return',
     'succeeded',

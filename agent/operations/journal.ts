@@ -30,6 +30,8 @@ export interface Journal {
   passedNoReturn(operationId: string): boolean;
   /** What was written down of an operation besides its transitions; undefined where nothing was. */
   noteOf(operationId: string): unknown;
+  /** The last note of an operation of this boot about the CUDA processes that it locks. */
+  cudaHeldBy(operationId: string): JournalEntry | undefined;
   /** How every operation that is known ended. */
   outcomes(): JournalEntry[];
   /** How the last operation on a container ended, or undefined where none did, in this boot or an earlier one. */
@@ -100,6 +102,10 @@ class FileJournal implements Journal {
     return this.#entries.findLast((entry) => entry.operationId === operationId && entry.details['operation'])?.details[
       'operation'
     ];
+  }
+
+  cudaHeldBy(operationId: string): JournalEntry | undefined {
+    return this.#ofThisBoot().findLast((entry) => entry.operationId === operationId && entry.state === 'cuda-held');
   }
 
   outcomes(): JournalEntry[] {

@@ -4,6 +4,7 @@ import { containerTasks } from '../container/tasks.ts';
 import { readProcess } from '../container/tree.ts';
 import { finishPending } from './completion.ts';
 import type { AgentContext } from './context.ts';
+import { bringBackHeld } from './cuda-recovery.ts';
 import type { JournalEntry } from './journal.ts';
 
 const SUCCEEDED = { state: 'succeeded' as const, details: { result: 'succeeded', code: '' } };
@@ -15,11 +16,13 @@ const SIGCONT = 18;
 
 /**
  * Brings to an end what an earlier run of the agent left in the middle, by what its journal says. A checkpoint: CRIU died with the
- * agent and the workload runs on, so it may be tried again. A restore before its point of no return: nothing was changed, its
+ * agent and the workload runs on, once its CUDA processes are back, so it may be tried again. A restore before its point of no return: nothing was changed, its
  * halted container is woken. After it: the outcome is unknown, the container is ended and never used again.
  * An operation that the agent keeps dying in is given up. Returns the ids of those that it settled.
  */
 export async function recover(context: AgentContext): Promise<readonly string[]> {
+  // First of all: as long as they are locked their workloads stand still.
+  await Promise.all(context.journal.openOperations().map((entry) => release(context, entry)));
   const finished = await finishPending(context);
   const settled: string[] = [];
   for (const entry of context.journal.openOperations()) {
@@ -101,6 +104,12 @@ async function isSame(context: AgentContext, { containerKey }: JournalEntry): Pr
 async function wake(context: AgentContext, entry: JournalEntry): Promise<void> {
   if (!(await isSame(context, entry))) return;
   await context.native.signal(SIGCONT, await containerTasks(context.config.host, entry.containerKey.pid));
+}
+
+/** A container of which a CUDA process is lost is ended: it seems to run, and does not answer. */
+async function release(context: AgentContext, entry: JournalEntry): Promise<void> {
+  const comebacks = await bringBackHeld(context, entry);
+  if (comebacks.some((one) => one.end === 'lost')) await tried(context, entry, end(context, entry));
 }
 
 async function end(context: AgentContext, entry: JournalEntry): Promise<void> {

@@ -3,32 +3,30 @@ import { controlDir, restoreCompleteText } from '../container/control.ts';
 import { type Adoption, adopt, holdTerm, type RestoredContainer } from '../container/life.ts';
 import { type PinnedProcess, pinProcess } from '../container/pinned.ts';
 import { type Placeholder, readPlaceholder } from '../container/placeholder.ts';
-import { readProcess } from '../container/tree.ts';
-import { asSnapshotError, SnapshotError } from '../errors.ts';
+import { confirmRunning, type Revival, restoreAll, unlockAll } from '../cuda/revival.ts';
+import { asSnapshotError } from '../errors.ts';
 import type { ProcessId } from '../host/native.ts';
 import type { RestoreWanted } from '../plan/decide.ts';
 import { holdReader, type ReaderHold } from '../store/readers.ts';
 import { type Artifact, readArtifact } from '../store/verify.ts';
 import { type Attempt, beginAttempt, mayRetry, outcomeOf } from './attempt.ts';
 import { type AgentContext, type Attempted, type OperationRequest, type Outcome, slot } from './context.ts';
+import { type CudaMatch, deviceBytesOf, matchCuda, revivalOf } from './cuda-target.ts';
 import { tidyVolume } from './housekeeping.ts';
 import { notReady, requireNotRefusedBefore } from './restore-conditions.ts';
 import {
   applyFiles,
-  endContainer,
   fillMemory,
-  haltContainer,
   type Images,
   type Revived,
   requireHarmless,
   requireMatch,
   revive,
   takeImages,
-  wakeTasks,
-  wakeTree,
 } from './revive.ts';
 import { QUICK_STEP_MS, runSteps, type Step, together } from './steps.ts';
 import { reachTarget, type Target } from './target.ts';
+import { confirmAlive, endContainer, haltContainer, wakeTasks, wakeTree } from './target-tasks.ts';
 
 type Request = OperationRequest<RestoreWanted>;
 
@@ -110,11 +108,16 @@ async function perform(context: AgentContext, request: Request, target: Target, 
   const revived = slot<Revived>('revived tree');
   const root = slot<PinnedProcess>('restored root');
   const restored = slot<Restored>('restored container');
+  const cuda = slot<CudaMatch>('GPUs');
+  const revival = slot<Revival | undefined>('CUDA processes');
   const deadlineMs = config.restore.restoreTimeoutSeconds * 1000;
   let isTouched = false;
+  let isOnGpu = false;
   let filledBytes = 0;
   let isPrefetched = true;
   const prefetch = new AbortController();
+  // Ahead of the calls: while CRIU works the driver has time to come up.
+  const prepareCuda = () => context.cuda.prepare(artifact.get().record.cuda?.processes.length ?? 0);
 
   const steps: Step[] = [
     {
@@ -129,7 +132,9 @@ async function perform(context: AgentContext, request: Request, target: Target, 
         const query = { id, version, keys: context.keys, namespace: request.pod.namespace, directory };
         artifact.set(await readArtifact(target.volume, query));
         requireNotRefusedBefore(context, request, artifact.get());
-        requireMatch(context, target, { artifact: artifact.get(), placeholder: seen });
+        cuda.set(await matchCuda(context, target, artifact.get().record));
+        requireMatch(context, target, { artifact: artifact.get(), placeholder: seen, cuda: cuda.get() });
+        prepareCuda();
       },
     },
     {
@@ -214,16 +219,31 @@ async function perform(context: AgentContext, request: Request, target: Target, 
         const { innerPid } = revived.get();
         const pins = { placeholder: target.main, root: root.get() };
         const container = { containerId: target.running.id, ...pins, innerPid };
+        revival.set(revivalOf(context, artifact.get().record, revived.get()));
+        prepareCuda();
         const adoption = await adopt(native, container, [...halted.values()]);
         restored.set({ ...container, operationId: request.operationId, adoption });
       },
     },
     { name: 'continue', cancel: 'too-late', run: () => wakeTree(context, images.get(), revived.get()) },
     {
+      name: 'cuda-restore',
+      deadlineMs,
+      cancel: 'ends-container',
+      run: async () => {
+        const { pairs } = cuda.get();
+        await ifCuda(revival.get(), (processes) => restoreAll(processes, pairs));
+        isOnGpu = revival.get() !== undefined;
+      },
+    },
+    { name: 'cuda-unlock', deadlineMs, cancel: 'too-late', run: () => ifCuda(revival.get(), unlockAll) },
+    {
       name: 'confirm',
+      deadlineMs,
       cancel: 'too-late',
       run: async () => {
         await confirmAlive(context, revived.get());
+        await ifCuda(revival.get(), confirmRunning);
         await attempt.note('armed', guardDetails(restored.get(), controlDir(target.running.env).path));
       },
     },
@@ -254,6 +274,7 @@ async function perform(context: AgentContext, request: Request, target: Target, 
   };
   const outcome = outcomeOf(result, {
     filledBytes,
+    ...(isOnGpu ? { deviceBytes: deviceBytesOf(artifact.get().record) } : {}),
     ...(artifact.filled ? { criuBytes: artifact.get().record.sizes.criuBytes } : {}),
     ...(isPrefetched ? {} : { unprefetchedBytes: filledBytes }),
   });
@@ -266,18 +287,11 @@ async function perform(context: AgentContext, request: Request, target: Target, 
   return { outcome, restored: undefined, details, letGo };
 }
 
+async function ifCuda(revival: Revival | undefined, work: (revival: Revival) => Promise<void>): Promise<void> {
+  if (revival !== undefined) await work(revival);
+}
+
 /** What an agent that starts later needs to go on guarding the container. */
 function guardDetails({ root, innerPid, adoption }: Restored, directory: string): Record<string, unknown> {
   return { rootPid: root.id.pid, rootStart: root.id.start, innerPid, adoption, controlDir: directory };
-}
-
-/** A process that is gone this early counts as not restored, whatever it ended with: it had no time for anything but to fail. */
-async function confirmAlive(context: AgentContext, revived: Revived): Promise<void> {
-  const process = await readProcess(context.config.host.procRoot, revived.root.pid);
-  const isGone = process === undefined || process.stat.start !== revived.root.start;
-  if (isGone || process.stat.state === 'Z' || process.stat.state === 'X')
-    throw new SnapshotError(
-      'RESTORE_FAILED',
-      'the restored process ended as soon as it was continued: look at its log',
-    );
 }

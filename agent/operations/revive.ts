@@ -2,11 +2,9 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isExternal } from '../container/mounts.ts';
 import type { Placeholder } from '../container/placeholder.ts';
-import { lookAtTasks } from '../container/tasks.ts';
 import { readTree } from '../container/tree.ts';
 import { admissionProblems, readImages } from '../criu/images/admission.ts';
 import { cutExternalMasters } from '../criu/images/mount-sharing.ts';
-import { readProcesses } from '../criu/images/processes.ts';
 import { rewriteSockets } from '../criu/images/socket-rewrite.ts';
 import { rearmTimers } from '../criu/images/timers.ts';
 import { NETWORK_KEY } from '../criu/options.ts';
@@ -18,13 +16,9 @@ import { deriveBulkKey } from '../store/record.ts';
 import type { Artifact } from '../store/verify.ts';
 import { mismatches } from './compatibility.ts';
 import type { AgentContext } from './context.ts';
+import type { CudaMatch } from './cuda-target.ts';
 import { together } from './steps.ts';
 import type { Target } from './target.ts';
-
-/** Signals as the kernel numbers them on x86-64. */
-const SIGCONT = 18;
-const SIGSTOP = 19;
-const SIGKILL = 9;
 
 /** The verified copy of an artifact's images, where only the agent reaches it. */
 export interface Images {
@@ -42,16 +36,20 @@ const BULK_PAGES = 'memory/bulk.pages';
 export function requireMatch(
   context: AgentContext,
   target: Target,
-  { artifact, placeholder }: { artifact: Artifact; placeholder: Placeholder },
+  { artifact, placeholder, cuda }: { artifact: Artifact; placeholder: Placeholder; cuda: CudaMatch },
 ): void {
-  const reasons = mismatches({
-    record: artifact.record,
-    node: context.node,
-    running: target.running,
-    placeholder,
-    podIps: target.podIps,
-    rules: context.config.restore,
-  });
+  for (const warning of cuda.warnings) context.log.warn({ warning }, 'the restore may fail');
+  const reasons = [
+    ...mismatches({
+      record: artifact.record,
+      node: context.node,
+      running: target.running,
+      placeholder,
+      podIps: target.podIps,
+      rules: context.config.restore,
+    }),
+    ...cuda.reasons,
+  ];
   if (reasons.length === 0) return;
   throw new SnapshotError(
     'RESTORE_REFUSED',
@@ -102,45 +100,6 @@ export async function requireHarmless(images: Images, artifact: Artifact, placeh
       reasons,
     },
   );
-}
-
-/** How long the container is looked at until nothing in it runs; what does not come to rest is not restored into. */
-const HALT_MS = 5_000;
-
-/**
- * Stops every task of the container, so that none of them can interfere with CRIU in their PID namespace. A task may fork while the
- * others are stopped, so it is looked again until all that is there is at rest. `halted` gets each before it is stopped, whatever
- * comes of it. RESTORE_REFUSED where the container never comes to rest.
- */
-export async function haltContainer(
-  context: AgentContext,
-  target: Target,
-  halted: Map<number, ProcessId>,
-): Promise<void> {
-  const { native, config } = context;
-  for (const began = performance.now(); performance.now() - began < HALT_MS; ) {
-    const { tasks, restless } = await lookAtTasks(config.host, target.main.id.pid);
-    const fresh = tasks.filter(({ pid, start }) => halted.get(pid)?.start !== start);
-    if (fresh.length === 0 && restless === 0) return;
-    for (const id of fresh) halted.set(id.pid, id);
-    if (fresh.length > 0) await native.signal(SIGSTOP, fresh);
-  }
-  const reason = {
-    code: 'TASKS_RESTLESS',
-    message: 'processes of the container start others faster than they can be stopped',
-    found: `${halted.size} processes, and still more`,
-    wanted: 'a placeholder that only waits',
-    advice: 'Use snapshot-standby, or another command that waits, as the command of the target container.',
-  };
-  throw new SnapshotError('RESTORE_REFUSED', `the container cannot be halted: ${reason.message}`, {
-    reasons: [reason],
-  });
-}
-
-/** Lets tasks that were halted run again. */
-export async function wakeTasks(context: AgentContext, tasks: readonly ProcessId[]): Promise<void> {
-  if (tasks.length === 0) return;
-  await context.native.signal(SIGCONT, tasks);
 }
 
 /** Puts the changes of the root filesystem and the shared memory files in place. */
@@ -284,18 +243,4 @@ export async function fillMemory(
     );
   request.onProgress(filled.bytes);
   return filled.bytes;
-}
-
-/** Wakes the tasks that were running when dumped, leaves first, so that no parent finds its child stopped. */
-export async function wakeTree(context: AgentContext, images: Images, revived: Revived): Promise<void> {
-  const running = (await readProcesses(images.criu)).filter(({ state }) => state === 'alive').toReversed();
-  const ids = running.map(({ pid }) => revived.byInnerPid.get(pid)).filter((id): id is ProcessId => id !== undefined);
-  await context.native.signal(SIGCONT, ids);
-}
-
-/** Ends the container: its files were changed and its tree may be half restored, so nothing may go on in it. */
-export async function endContainer(context: AgentContext, target: Target): Promise<void> {
-  const { main } = target;
-  // What holds the pin may have died by itself, killed for memory for one.
-  await main.signal(SIGKILL).catch(() => context.native.signal(SIGKILL, [main.id]));
 }

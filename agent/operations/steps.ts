@@ -10,6 +10,8 @@ export interface Step {
   /** Takes back what `run` did or began, when this step or a later one fails. */
   readonly undo?: () => Promise<void>;
   readonly deadlineMs?: number;
+  /** How long `undo` may hold up the others; where it has more to do than most. */
+  readonly undoMs?: number;
   /** What a cancellation that comes in this step does; `too-late` steps are not told of it. Default `undone`. */
   readonly cancel?: CancelEffect;
 }
@@ -58,7 +60,7 @@ export async function together<T extends readonly unknown[]>(
 export const QUICK_STEP_MS = 60_000;
 
 const NEVER = new AbortController().signal;
-/** How long taking back one step may hold up the others. */
+/** How long taking back one step may hold up the others, where the step does not say. */
 const UNDO_MS = 60_000;
 /** How long an abandoned step may take to notice that it was aborted. */
 const SETTLE_MS = 15_000;
@@ -166,7 +168,7 @@ async function withinTime(work: Promise<void> | undefined, ms: number): Promise<
 async function undo(begun: readonly Step[], log: Logger): Promise<void> {
   for (const step of begun.toReversed()) {
     try {
-      await withinTime(step.undo?.(), UNDO_MS);
+      await withinTime(step.undo?.(), step.undoMs ?? UNDO_MS);
     } catch (err) {
       log.error({ err, step: step.name }, 'undo failed');
     }

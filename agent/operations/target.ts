@@ -1,5 +1,6 @@
 import type { PodView } from '../../contract/pods.ts';
 import { type PinnedProcess, pinProcess } from '../container/pinned.ts';
+import type { PodPlace } from '../cuda/dra.ts';
 import { SnapshotError } from '../errors.ts';
 import type { CheckpointWanted, RestoreWanted } from '../plan/decide.ts';
 import { type AttachedVolume, attachVolume } from '../store/attach.ts';
@@ -13,6 +14,8 @@ const SIGKILL = 9;
 /** A container within reach: its process pinned, its volume attached, a private directory to work in. */
 export interface Target {
   readonly running: RunningContainer;
+  /** As Kubernetes and kubelet know it. */
+  readonly place: PodPlace;
   readonly podIps: readonly string[];
   /** The process that the runtime started: PID 1 of the container. */
   readonly main: PinnedProcess;
@@ -55,7 +58,7 @@ async function pinContainer(
 export async function reachTarget(
   context: AgentContext,
   request: {
-    readonly pod: Pick<PodView, 'sandboxId'>;
+    readonly pod: Pick<PodView, 'sandboxId' | 'namespace' | 'name' | 'uid'>;
     readonly wanted: Pick<CheckpointWanted | RestoreWanted, 'container' | 'basePath'>;
   },
 ): Promise<Target> {
@@ -87,7 +90,9 @@ export async function reachTarget(
       isOurs = false;
       return main;
     };
-    return { handOver, running, podIps, main, volume, workDir: work.path, timings: clock.laps, release };
+    const { namespace, name: pod, uid } = request.pod;
+    const place = { namespace, pod, uid, container: container.name, nodeName: config.nodeName };
+    return { handOver, running, place, podIps, main, volume, workDir: work.path, timings: clock.laps, release };
   } catch (error) {
     await release();
     throw error;

@@ -9,6 +9,7 @@ import { killContainer, type Target } from './target.ts';
 
 /** What becomes of the workload around and after its dump. */
 
+const SIGKILL = 9;
 /** How long CRIU's killed tree may take to vanish after a checkpoint that stops the container. */
 const STOP_MS = 30_000;
 
@@ -23,6 +24,11 @@ export async function confirmRunning(context: AgentContext, subject: Subject): P
   await subject.root.check();
   if (!(await isRunning(context, subject)))
     throw new SnapshotError('DUMP_FAILED', 'the workload did not go on after the dump');
+}
+
+/** Ends a workload whose images are durable. */
+export async function endWorkload({ root }: Subject): Promise<void> {
+  await root.signal(SIGKILL);
 }
 
 /** Waits until it has ended; TARGET_QUARANTINED where it does not. */

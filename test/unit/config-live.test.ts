@@ -50,6 +50,7 @@ const RESTART_KEYS = [
   'api.limits.burst',
   'api.limits.maxCallMs',
   'api.closeGraceSeconds',
+  'cuda.environment',
   'cuda.idleSeconds',
   'cuda.libcuda',
   'cuda.libnvml',
@@ -65,10 +66,10 @@ const RESTART_KEYS = [
 ];
 
 const defaults = parseConfig(LEAST, ENV);
-/** Every key of the schema. Those without a default are not in what it makes of an empty file; the environment of CRIU is one key. */
+/** Every key of the schema. Those without a default are not in what it makes of an empty file; an environment is one key. */
 const schemaKeys = [
   ...leavesOf(defaults).keys(),
-  ...['criu.environment', 'restore.nsRestorePath'],
+  ...['criu.environment', 'cuda.environment', 'restore.nsRestorePath'],
   ...Object.keys(ORIGINAL_KEYS).map((key) => `criu.${key}`),
 ];
 

@@ -80,6 +80,7 @@ describe('the configuration', () => {
         worker: '/opt/snapshot-agent/native/build/snapshot-cuda',
         libcuda: DRIVER_DIRECTORIES.map((directory) => `${directory}/libcuda.so.1`),
         libnvml: DRIVER_DIRECTORIES.map((directory) => `${directory}/libnvidia-ml.so.1`),
+        environment: {},
         startSeconds: 60,
         idleSeconds: 60,
         maxWorkers: 32,

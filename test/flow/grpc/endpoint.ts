@@ -66,7 +66,20 @@ export function artifactOf(namespace: string, id: string, changes: Partial<Artif
   const record: ArtifactRecord = {
     ...from,
     source: { ...from.source, namespace },
-    cuda: { driver: '570.1', gpus: [{ uuid: 'GPU-1', model: 'NVIDIA H200' }], pids: [1] },
+    cuda: {
+      driver: '580.1',
+      driverApi: 13_000,
+      libraries: [],
+      gpus: [
+        {
+          ...{ uuid: 'GPU-1', model: 'NVIDIA H200', memoryBytes: 1000, freeBytes: 900, usedBytes: 100 },
+          ...{ mig: false, mps: false, virtualization: 'none' },
+        },
+      ],
+      processes: [{ pid: 1, deviceBytes: 100 }],
+      proven: true,
+      launchJob: false,
+    },
     ...{ formatVersion: 1, minReader: 1, checkpointId: id, version: '1', files: [] },
   };
   return {

@@ -28,6 +28,8 @@ export interface ContainerRequest {
   readonly env?: Readonly<Record<string, string>>;
   readonly workingDirectory?: string;
   readonly mounts?: readonly Mount[];
+  /** Device nodes, made in the container's /dev like those of this machine. */
+  readonly devices?: readonly { readonly container_path: string; readonly host_path: string }[];
   /** A volume for checkpoints, at its mount path or another: podMount mode. */
   readonly volume?: { readonly hostPath: string; readonly mountPath?: string };
   /** Has a control directory, as pods for this system do; on unless switched off. */
@@ -120,6 +122,7 @@ export class Pod {
       working_dir: request.workingDirectory ?? '/',
       envs: Object.entries(env).map(([key, value]) => ({ key, value: Buffer.from(value) })),
       mounts,
+      devices: (request.devices ?? []).map((device) => ({ ...device, permissions: 'rwm' })),
       labels: {
         [KUBELET_LABELS.containerName]: name,
         [KUBELET_LABELS.podName]: this.name,

@@ -1,0 +1,78 @@
+import { gpuUsers } from '../container/gpu-users.ts';
+import { readTree } from '../container/tree.ts';
+import { cudaCalls } from '../cuda/calls.ts';
+import { CudaHold, type Release } from '../cuda/hold.ts';
+import { cudaLimits } from '../cuda/limits.ts';
+import { SnapshotError } from '../errors.ts';
+import type { CheckpointWanted } from '../plan/decide.ts';
+import type { Attempt } from './attempt.ts';
+import type { Subject } from './capture.ts';
+import type { AgentContext, OperationRequest } from './context.ts';
+import { killContainer } from './target.ts';
+
+/** Takes hold of the CUDA processes of the workload; none is locked yet. */
+export function holdCuda(context: AgentContext, attempt: Attempt, { root, cuda }: Subject): CudaHold {
+  const { procRoot } = context.config.host;
+  const { cuda: rules } = context.config;
+  return new CudaHold({
+    calls: cudaCalls(context.cuda),
+    procRoot,
+    limits: (bytes) => cudaLimits(rules, bytes),
+    users: async () => gpuUsers(procRoot, await readTree(procRoot, root.id.pid)),
+    beforeLock: (processes) => attempt.note('cuda-held', { processes, deviceBytes: cuda?.deviceBytes ?? 0 }),
+  });
+}
+
+/** Lets the CUDA processes go on. Throws where one of them does not. */
+export async function comeBack(hold: CudaHold): Promise<Release> {
+  const release = await hold.release();
+  const failure = comebackFailure(release);
+  if (failure !== undefined) throw failure;
+  return release;
+}
+
+/** What a failed comeback is to be told as: a process that is lost comes before one of which nobody knows. */
+function comebackFailure({ comebacks }: Release): SnapshotError | undefined {
+  const bad =
+    comebacks.find(({ end }) => end === 'lost') ?? comebacks.find(({ end }) => end === 'unknown') ?? undefined;
+  if (bad === undefined) return undefined;
+  const { process, failure, end } = bad;
+  const who = `process ${process.innerPid} (${process.comm}, ${process.id.pid} on the host)`;
+  const options = { cause: failure, reasons: failure?.reasons ?? [] };
+  const why = failure?.message ?? 'the driver says that it failed';
+  if (end === 'unknown')
+    return new SnapshotError('CUDA_FAILED', `whether ${who} runs again is not known: ${why}`, options);
+  const code = failure?.code === 'TARGET_QUARANTINED' ? 'TARGET_QUARANTINED' : 'CUDA_LOST';
+  return new SnapshotError(
+    code,
+    `${who} did not come back from its CUDA checkpoint, its container is ended: ${why}`,
+    options,
+  );
+}
+
+/** The failure of an operation, or the one that counts more: that a process did not come back. */
+export function withComeback(
+  failure: SnapshotError | undefined,
+  hold: CudaHold | undefined,
+): SnapshotError | undefined {
+  const lost = hold?.released && comebackFailure(hold.released);
+  if (failure === undefined || lost === undefined || failure.code === lost.code) return failure;
+  const message = `${lost.message}; that was after: ${failure.message}`;
+  return new SnapshotError(lost.code, message, { cause: failure, reasons: [...lost.reasons, ...failure.reasons] });
+}
+
+/**
+ * Takes a hold back after a failure: what can run runs again. A container of which a process is lost is ended, since nobody else would: it
+ * seems to run, and does not answer.
+ */
+export async function undoHold(
+  context: AgentContext,
+  hold: CudaHold,
+  { wanted }: OperationRequest<CheckpointWanted>,
+): Promise<void> {
+  const release = await hold.release();
+  const failure = comebackFailure(release);
+  if (failure === undefined) return;
+  context.log.error({ err: failure, containerId: wanted.container.id }, 'CUDA processes did not come back');
+  if (release.comebacks.some(({ end }) => end === 'lost')) await killContainer(context, wanted.container.id);
+}

@@ -1,0 +1,142 @@
+import { readFile } from 'node:fs/promises';
+import { type GpuUser, gpuUsers } from '../container/gpu-users.ts';
+import { type MemoryRoom, memoryRoom } from '../container/memory-room.ts';
+import type { TreeProcess } from '../container/tree.ts';
+import { type CudaCalls, type CudaProcess, cudaCalls, type DeviceUsage, describeProcess } from '../cuda/calls.ts';
+import { sourceProblems } from '../cuda/gpu-rules.ts';
+import { mebibytes, type NodeGpu } from '../cuda/gpus.ts';
+import { findCudaProcesses } from '../cuda/processes.ts';
+import type { CudaDriver } from '../cuda/workers.ts';
+import { asSnapshotError, type Reason } from '../errors.ts';
+import type { AgentContext } from './context.ts';
+import { gpusOf } from './gpus-of.ts';
+import type { Target } from './target.ts';
+
+/** What a workload has to do with CUDA, seen before it is touched. */
+export interface CudaSubject {
+  /** Undefined where there is none that answers; `reasons` says why. */
+  readonly driver: CudaDriver | undefined;
+  readonly processes: readonly CudaProcess[];
+  /** All that the container sees, in the order of their ordinals inside it. */
+  readonly gpus: readonly NodeGpu[];
+  readonly usage: readonly DeviceUsage[];
+  readonly deviceBytes: number;
+  /** Files by the name of libcuda that the processes have mapped. */
+  readonly libraries: readonly string[];
+  /** Whether the tree was started by `cuda-checkpoint --launch-job`. */
+  readonly launchJob: boolean;
+  /** What would make a checkpoint fail, or worthless. */
+  readonly reasons: readonly Reason[];
+  readonly warnings: readonly Reason[];
+}
+
+/** Undefined where nothing in the tree uses CUDA or holds a GPU. */
+export async function inspectCuda(
+  context: AgentContext,
+  target: Target,
+  tree: readonly TreeProcess[],
+): Promise<CudaSubject | undefined> {
+  const { procRoot } = context.config.host;
+  const users = await gpuUsers(procRoot, tree);
+  const isHeld = users.some(({ mapped, open }) => mapped.length + open.length > 0);
+  if (users.length === 0) return undefined;
+  let driver: CudaDriver;
+  try {
+    driver = await context.cuda.driver();
+  } catch (error) {
+    // Libraries alone are files like others.
+    return isHeld ? withoutDriver(users, asSnapshotError(error).message) : undefined;
+  }
+  const calls = cudaCalls(context.cuda);
+  const callMs = context.config.cuda.callSeconds * 1000;
+  context.cuda.prepare(users.length);
+  const found = await findCudaProcesses(calls, users, { driver: driver.version, callMs });
+  if (found.processes.length === 0 && !isHeld) return undefined;
+  return {
+    ...(await lookAtGpus(context, target, { driver, calls, callMs, found })),
+    libraries: [...new Set(users.flatMap(({ libcuda }) => libcuda))].sort(),
+    launchJob: await isLaunchJob(procRoot, tree[0]),
+  };
+}
+
+function withoutDriver(users: readonly GpuUser[], why: string): CudaSubject {
+  const found = users.flatMap(({ mapped, open }) => [...mapped, ...open]);
+  const reason = {
+    code: 'CUDA_UNAVAILABLE',
+    message: 'the workload holds a GPU, and the CUDA driver of this node cannot be used',
+    found: why,
+    wanted: `a driver, for ${[...new Set(found)].join(' ')}`,
+    advice: 'Mend the driver of the node, or show the agent where its libraries are (cuda.libcuda).',
+  };
+  const nothing = { processes: [], gpus: [], usage: [], deviceBytes: 0, libraries: [], launchJob: false };
+  return { driver: undefined, ...nothing, reasons: [reason], warnings: [] };
+}
+
+async function lookAtGpus(
+  context: AgentContext,
+  target: Target,
+  seen: {
+    readonly driver: CudaDriver;
+    readonly calls: CudaCalls;
+    readonly callMs: number;
+    readonly found: Pick<CudaSubject, 'processes' | 'reasons' | 'warnings'>;
+  },
+) {
+  const { driver, calls, callMs, found } = seen;
+  const { processes } = found;
+  const all = await calls.usage(callMs);
+  const usage = all.filter(({ pid }) => processes.some(({ id }) => id.pid === pid));
+  const deviceBytes = usage.reduce((sum, { bytes }) => sum + bytes, 0);
+  const container = await gpusOf(context, target);
+  const { gpus } = container;
+  const rules = sourceProblems(gpus, driver.version, context.config.cuda);
+  const room = await memoryRoom(context.config.host, target.main.id.pid);
+  return {
+    ...{ driver, processes, gpus, usage, deviceBytes },
+    reasons: [
+      ...found.reasons,
+      ...container.reasons,
+      ...(gpus.length + container.reasons.length === 0 && processes.length > 0 ? [noGpuSeen(processes)] : []),
+      ...rules.reasons,
+      ...copiesProblem(deviceBytes, room),
+    ],
+    warnings: [...found.warnings, ...rules.warnings],
+  };
+}
+
+function noGpuSeen(processes: readonly CudaProcess[]): Reason {
+  return {
+    code: 'GPU_COUNT',
+    message: 'the workload uses CUDA, and not one GPU is seen in /dev of its container',
+    found: processes.map(describeProcess).join('; '),
+    wanted: 'the device nodes of its GPUs',
+    advice: 'Give the container its GPUs by a device plugin, DRA or CDI.',
+  };
+}
+
+/** The driver copies device memory into the memory of the process itself, which is the pod's. */
+function copiesProblem(deviceBytes: number, { bytes, boundBy }: MemoryRoom): Reason[] {
+  if (bytes >= deviceBytes) return [];
+  const found = `${mebibytes(bytes)} MiB left ${boundBy === 'node' ? 'on the node' : 'below the memory limit'}`;
+  const wanted = `${mebibytes(deviceBytes)} MiB of device memory`;
+  return [
+    {
+      code: 'HOST_COPIES',
+      message: 'too little host memory is left for the copies of device memory that a checkpoint makes',
+      found,
+      wanted,
+      advice:
+        boundBy === 'node'
+          ? 'Free memory on the node, or let the workload free device memory (KV cache) before it is ready.'
+          : 'Raise the memory limit of the container or pod by its device memory, or let the workload free some before it is ready.',
+    },
+  ];
+}
+
+/** The coordinator of several CUDA processes stays the parent of what it started. */
+async function isLaunchJob(procRoot: string, root: TreeProcess | undefined): Promise<boolean> {
+  if (root === undefined) return false;
+  const text = await readFile(`${procRoot}/${root.stat.pid}/cmdline`, 'utf8').catch(() => '');
+  const [program = '', ...args] = text.split('\0');
+  return /(^|\/)cuda-checkpoint$/.test(program) && args.includes('--launch-job');
+}
