@@ -114,6 +114,7 @@ export function plainContender(arena: Arena): Contender {
       rootPath: `/host/proc/${pid}/root`,
       netInode: statSync(`/proc/${pid}/ns/net`).ino,
       externalMounts,
+      skippedMounts: [],
       tty: undefined,
       ghostLimit: 512 << 20,
       irmapScanPaths: [],

@@ -21,6 +21,7 @@ static const struct verb {
     {"look", verb_look},
     {"remove", verb_remove},
     {"devices", verb_devices},
+    {"graft", verb_graft},
     {"ipc-usage", verb_ipc_usage},
     {"seccomp", verb_seccomp},
     {"block-signal", verb_block_signal},

@@ -13,6 +13,7 @@ int verb_put(int argc, char **argv);
 int verb_look(int argc, char **argv);
 int verb_remove(int argc, char **argv);
 int verb_devices(int argc, char **argv);
+int verb_graft(int argc, char **argv);
 int verb_ipc_usage(int argc, char **argv);
 int verb_seccomp(int argc, char **argv);
 int verb_block_signal(int argc, char **argv);

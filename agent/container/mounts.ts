@@ -4,8 +4,13 @@ import { type Mount, parseMountinfo } from './proc.ts';
 
 /** How each mount of a container is treated at checkpoint and restore. */
 export interface MountPlan {
-  /** All that can be seen: the topmost mount of each mount point. */
+  /** All that can be seen, the topmost mount of each mount point, but for those of the GPU. */
   readonly all: readonly Mount[];
+  /**
+   * Device nodes of the GPU, and what the driver shows of it in /proc, where the runtime mounts them one by one: they bear the number of
+   * the GPU, and another container has others. They are left out of the images; a restored tree gets those of its new container.
+   */
+  readonly gpu: readonly Mount[];
   /** Mount points that come from the placeholder on restore: everything but the root and what lies in /proc. */
   readonly external: readonly Mount[];
   /** The container's root mount. */
@@ -31,13 +36,23 @@ export function planMounts(mounts: readonly Mount[]): MountPlan {
   const top = new Map(mounts.map((mount) => [mount.mountPoint, mount]));
   const root = top.get('/');
   if (root === undefined) throw new SnapshotError('INTERNAL', 'the container has no root mount');
-  const all = [...top.values()];
+  const seen = [...top.values()];
+  const all = seen.filter(({ mountPoint }) => !isGpuMount(mountPoint));
   return {
     all,
+    gpu: seen.filter(({ mountPoint }) => isGpuMount(mountPoint)),
     external: all.filter(({ mountPoint }) => isExternal(mountPoint)),
     root,
     hasShm: top.get('/dev/shm')?.fstype === 'tmpfs',
   };
+}
+
+/** GPUs, control and unified memory, capabilities of MIG, IMEX channels; and what is in /proc for each GPU, by its bus id. */
+const GPU_MOUNT =
+  /^(\/dev\/nvidia(\d+|ctl|-uvm|-uvm-tools|-modeset|-caps\/.+|-caps-imex-channels\/.+)|\/proc\/driver\/nvidia(\/.*)?)$/;
+
+function isGpuMount(mountPoint: string): boolean {
+  return GPU_MOUNT.test(mountPoint);
 }
 
 /** Whether a mount is taken from the placeholder rather than made by CRIU. */

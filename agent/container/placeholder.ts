@@ -8,6 +8,8 @@ import { readDescriptors, readProcess } from './tree.ts';
 export interface Placeholder {
   /** Mount points that a restored tree may use. */
   readonly mountPoints: readonly string[];
+  /** Device nodes of the GPU that are mounted one by one. */
+  readonly gpuDevices: readonly string[];
   readonly boundingCaps: bigint;
   readonly permittedCaps: bigint;
   /** True where its processes hold CAP_SYS_PTRACE and could interfere with CRIU in their PID namespace. */
@@ -34,8 +36,10 @@ export async function readPlaceholder(native: Native, id: ProcessId): Promise<Pl
     process.status.seccompMode === 0 ? { mode: 0, filters: [] } : native.seccomp(id),
   ]);
   const lsmLabel = label.replace(/[\0\n]+$/, '');
+  const { all, gpu } = planMounts(mounts);
   return {
-    mountPoints: planMounts(mounts).all.map(({ mountPoint }) => mountPoint),
+    mountPoints: all.map(({ mountPoint }) => mountPoint),
+    gpuDevices: gpu.map(({ mountPoint }) => mountPoint).filter((point) => point.startsWith('/dev/')),
     boundingCaps: process.status.boundingCaps,
     permittedCaps: process.status.permittedCaps,
     canTrace: (process.status.permittedCaps & (1n << CAP_SYS_PTRACE)) !== 0n,

@@ -15,6 +15,8 @@ export interface DumpOptions extends CommonOptions {
   readonly rootPath: string;
   readonly netInode: number;
   readonly externalMounts: readonly string[];
+  /** Mounts that are left out of the images. Nothing in the tree may hold a file there. */
+  readonly skippedMounts: readonly string[];
   /** `RDEV:DEV` in hex of the terminal at fd 0, for a container with one. */
   readonly tty: string | undefined;
   readonly ghostLimit: number;
@@ -47,6 +49,7 @@ export function dumpArguments(options: DumpOptions): string[] {
     '--root',
     options.rootPath,
     ...options.externalMounts.flatMap((path) => ['--external', `mnt[${path}]:${path}`]),
+    ...options.skippedMounts.flatMap((path) => ['--skip-mnt', path]),
     '--external',
     `net[${options.netInode}]:${NETWORK_KEY}`,
     ...(options.tty === undefined ? [] : ['--external', `tty[${options.tty}]`]),

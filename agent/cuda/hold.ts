@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { GpuUser } from '../container/gpu-users.ts';
 import { isEnding, readProcess } from '../container/tree.ts';
 import { type Reason, SnapshotError } from '../errors.ts';
@@ -84,7 +85,7 @@ export class CudaHold {
         this.#held.filter(({ isCheckpointed }) => !isCheckpointed),
         (held) => this.#checkpointOne(held),
       );
-      const { newcomers, reasons } = await this.#look(true);
+      const { newcomers, reasons } = await this.#lookUntilClear();
       if (newcomers.length === 0 && reasons.length > 0) throw refused(reasons);
       if (newcomers.length === 0) return;
       if (round === MAX_ROUNDS) throw this.#restless(newcomers);
@@ -170,6 +171,15 @@ export class CudaHold {
     return found?.stat.start === id.start && !isEnding(found);
   }
 
+  /** A process that is becoming a CUDA process holds the GPU before the driver knows it: it is looked at again for a while. */
+  async #lookUntilClear() {
+    for (const began = performance.now(); ; await sleep(LOOK_MS)) {
+      const seen = await this.#look(true);
+      const isClear = seen.newcomers.length > 0 || seen.reasons.length === 0;
+      if (isClear || performance.now() - began > BECOMING_MS) return seen;
+    }
+  }
+
   async #look(isCheckpointed = false) {
     const { calls, users } = this.#request;
     const now = await users();
@@ -185,6 +195,9 @@ export class CudaHold {
   }
 }
 
+/** How long the driver may take to initialise in a process of the workload. */
+const BECOMING_MS = 3_000;
+const LOOK_MS = 100;
 /** A lock that is on its way when its time is over. */
 const LOCK_GRACE_MS = 500;
 

@@ -7,6 +7,8 @@ import { CudaError } from './driver-errors.ts';
 export interface CudaFindings {
   /** Those that have a CUDA restore thread. */
   readonly processes: readonly CudaProcess[];
+  /** How many others hold the GPU. */
+  readonly foreign: number;
   /** What would make a checkpoint fail, or worthless. */
   readonly reasons: readonly Reason[];
   readonly warnings: readonly Reason[];
@@ -28,10 +30,12 @@ export async function findCudaProcesses(
   { driver, callMs }: { readonly driver: string; readonly callMs: number },
 ): Promise<CudaFindings> {
   const { asked, own } = await ask(calls, users, callMs);
+  const foreign = asked.filter(({ isCuda, user }) => !isCuda && holdings(user).length > 0);
   return {
     processes: own.map(({ process }) => process),
+    foreign: foreign.length,
     reasons: [
-      ...foreignHolders(asked.filter(({ isCuda }) => !isCuda)),
+      ...foreignHolders(foreign),
       ...own.flatMap(stoppedProblem),
       ...(await stateProblems(calls, own, callMs)),
       ...own.flatMap(interpositionProblem),
@@ -61,7 +65,8 @@ export async function lookAgain(
     users.filter((user) => !isKnown(user)),
     callMs,
   );
-  return { newcomers: own.map(({ process }) => process), reasons: foreignHolders(asked.filter((one) => !one.isCuda)) };
+  const foreign = asked.filter(({ isCuda, user }) => !isCuda && holdings(user).length > 0);
+  return { newcomers: own.map(({ process }) => process), reasons: foreignHolders(foreign) };
 }
 
 /** Devices that a CUDA process still holds when its CUDA state is checkpointed. CRIU could not dump them. */
@@ -113,8 +118,7 @@ async function hasRestoreThread(
 const holdings = ({ mapped, open }: GpuUser) => [...new Set([...mapped, ...open])];
 
 /** Processes that hold the device without being CUDA processes. The driver cannot take it from them, and CRIU cannot dump it. */
-function foreignHolders(others: readonly Asked[]): Reason[] {
-  const holders = others.filter(({ user }) => holdings(user).length > 0);
+function foreignHolders(holders: readonly Asked[]): Reason[] {
   if (holders.length === 0) return [];
   const found = holders.map(({ process, user }) => `${describeProcess(process)}: ${holdings(user).join(' ')}`);
   return [

@@ -35,7 +35,10 @@ export interface CudaWorkers {
   driver(): Promise<CudaDriver>;
   /** Has workers ready for so many calls at once. Whatever keeps them from starting is told by the calls. */
   prepare(calls: number): void;
-  /** Throws CudaError where the driver refuses, or the worker ends, or hangs beyond the deadline. */
+  /**
+   * Throws CudaError where the driver refuses, or the worker ends, or hangs beyond the deadline. A call that only looks is made again where
+   * its worker ends.
+   */
   ask<T>(request: CudaRequest<T>): Promise<T>;
   /** Ends all workers; a call that is under way is cut off. */
   stop(): Promise<void>;
@@ -95,6 +98,9 @@ interface Waiting {
   readonly reject: (error: unknown) => void;
 }
 
+/** Calls that change nothing, and how often one is made whose worker ends. */
+const LOOKS: ReadonlySet<CudaCall> = new Set<CudaCall>(['gpus', 'processes', 'state', 'restore-thread']);
+const MAX_LOOKS = 3;
 /** How long a worker may take to end when its input has ended. */
 const LEAVE_MS = 2_000;
 
@@ -122,6 +128,17 @@ class Pool {
   }
 
   async ask<T>(request: CudaRequest<T>): Promise<T> {
+    for (let tries = 1; ; tries += 1)
+      try {
+        return await this.#askOnce(request);
+      } catch (error) {
+        // What only looks is asked again: the worker may have ended while it had nothing to do.
+        const isDeath = error instanceof CudaError && error.failure === 'died';
+        if (!isDeath || !LOOKS.has(request.call) || tries === MAX_LOOKS) throw error;
+      }
+  }
+
+  async #askOnce<T>(request: CudaRequest<T>): Promise<T> {
     const worker = await this.#acquire();
     const answer = await this.#call(worker, request);
     const refused = refusal.safeParse(answer);

@@ -163,6 +163,15 @@ export function openNative(options: NativeOptions) {
         code: 'GPU_IDENTITY',
       }),
 
+    /** Mounts device nodes of a container at the same places in the mount namespace of another process. */
+    graft: (id: ProcessId, { into, paths }: { into: ProcessId; paths: readonly string[] }) =>
+      verb({
+        verb: 'graft',
+        args: [...at(id), '--into', `${into.pid}:${into.start}`, ...paths],
+        shape: z.object({ grafted: z.number() }),
+        code: 'RESTORE_FAILED',
+      }),
+
     ipcUsage: (id: ProcessId) => verb({ verb: 'ipc-usage', args: at(id), shape: ipcUsage, code: 'INTERNAL' }),
     seccomp: (id: ProcessId) => verb({ verb: 'seccomp', args: at(id), shape: seccomp, code: 'INTERNAL' }),
     /** Fails with CAPABILITY_MISSING where the process waits with a mask of its own, for signals it handles. */

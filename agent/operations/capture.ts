@@ -200,6 +200,7 @@ export async function dumpTree(context: AgentContext, target: Target, subject: S
     rootPath: `${config.host.procRoot}/${subject.root.id.pid}/root`,
     netInode: subject.root.facts.ns.net,
     externalMounts: subject.mounts.external.map(({ mountPoint }) => mountPoint),
+    skippedMounts: subject.mounts.gpu.map(({ mountPoint }) => mountPoint),
     tty: subject.tty,
     ghostLimit: config.criu.ghostLimit,
     irmapScanPaths: [...config.criu.irmapScanPaths, ...subject.watched],

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type GpuUser, gpuUsers } from '../container/gpu-users.ts';
 import { type MemoryRoom, memoryRoom } from '../container/memory-room.ts';
 import type { TreeProcess } from '../container/tree.ts';
@@ -30,6 +31,10 @@ export interface CudaSubject {
   readonly warnings: readonly Reason[];
 }
 
+/** How long the driver may take to initialise in a process of the workload. */
+const BECOMING_MS = 2_000;
+const LOOK_MS = 200;
+
 /** Undefined where nothing in the tree uses CUDA or holds a GPU. */
 export async function inspectCuda(
   context: AgentContext,
@@ -37,7 +42,7 @@ export async function inspectCuda(
   tree: readonly TreeProcess[],
 ): Promise<CudaSubject | undefined> {
   const { procRoot } = context.config.host;
-  const users = await gpuUsers(procRoot, tree);
+  let users = await gpuUsers(procRoot, tree);
   const isHeld = users.some(({ mapped, open }) => mapped.length + open.length > 0);
   if (users.length === 0) return undefined;
   let driver: CudaDriver;
@@ -50,7 +55,14 @@ export async function inspectCuda(
   const calls = cudaCalls(context.cuda);
   const callMs = context.config.cuda.callSeconds * 1000;
   context.cuda.prepare(users.length);
-  const found = await findCudaProcesses(calls, users, { driver: driver.version, callMs });
+  const find = () => findCudaProcesses(calls, users, { driver: driver.version, callMs });
+  let found = await find();
+  // A process that is becoming a CUDA process holds the GPU before the driver knows it.
+  for (const began = performance.now(); found.foreign > 0 && performance.now() - began < BECOMING_MS; ) {
+    await sleep(LOOK_MS);
+    users = await gpuUsers(procRoot, tree);
+    found = await find();
+  }
   if (found.processes.length === 0 && !isHeld) return undefined;
   return {
     ...(await lookAtGpus(context, target, { driver, calls, callMs, found })),

@@ -1,4 +1,5 @@
 import { memoryRoom } from '../container/memory-room.ts';
+import type { Placeholder } from '../container/placeholder.ts';
 import { type CudaProcess, cudaCalls } from '../cuda/calls.ts';
 import { type GpuPair, mapDevices } from '../cuda/device-map.ts';
 import { mebibytes } from '../cuda/gpus.ts';
@@ -107,4 +108,14 @@ export function revivalOf(context: AgentContext, record: ArtifactRecord, { byInn
 /** Device memory that is to come back. */
 export function deviceBytesOf({ cuda }: ArtifactRecord): number {
   return cuda?.processes.reduce((sum, one) => sum + one.deviceBytes, 0) ?? 0;
+}
+
+/** CRIU gives the tree the mounts that it had, and no others: device nodes of the GPU that are mounted one by one are put in here. */
+export async function graftGpus(
+  { native }: AgentContext,
+  target: Target,
+  { gpuDevices }: Placeholder,
+  { root }: Revived,
+): Promise<void> {
+  if (gpuDevices.length > 0) await native.graft(target.main.id, { into: root, paths: gpuDevices });
 }

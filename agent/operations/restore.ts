@@ -11,7 +11,7 @@ import { holdReader, type ReaderHold } from '../store/readers.ts';
 import { type Artifact, readArtifact } from '../store/verify.ts';
 import { type Attempt, beginAttempt, mayRetry, outcomeOf } from './attempt.ts';
 import { type AgentContext, type Attempted, type OperationRequest, type Outcome, slot } from './context.ts';
-import { type CudaMatch, deviceBytesOf, matchCuda, revivalOf } from './cuda-target.ts';
+import { type CudaMatch, deviceBytesOf, graftGpus, matchCuda, revivalOf } from './cuda-target.ts';
 import { tidyVolume } from './housekeeping.ts';
 import { notReady, requireNotRefusedBefore } from './restore-conditions.ts';
 import {
@@ -193,6 +193,7 @@ async function perform(context: AgentContext, request: Request, target: Target, 
       cancel: 'ends-container',
       run: async (signal) => {
         revived.set(await revive(context, target, images.get(), artifact.get(), { deadlineMs, signal }));
+        await graftGpus(context, target, placeholder.get(), revived.get());
       },
     },
     {

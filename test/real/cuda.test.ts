@@ -1,3 +1,4 @@
+import { existsSync, statSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Agent } from './environment/agent.ts';
 import { Cluster } from './environment/cluster.ts';
@@ -41,5 +42,19 @@ describe('a CUDA process', () => {
     const target = await restored(cluster, agent, source, { ...node.visible(1) });
     expect(await beatsOn(target.container)).toMatchObject({ hash: before.hash, on: [node.gpus[1]?.uuid] });
     expect(cudaStates(cluster)).toEqual(['running', 'running']);
+  });
+
+  test('finds the device nodes of its new container, where they are mounted one by one under other names', async () => {
+    const source = await runGpuSource(cluster, node.mounted(0, 2));
+    await markReady(source.container);
+    const { artifact } = await finished(cluster, agent, source);
+    const points = (readRecord(artifact)['mounts'] as { mountPoint: string }[]).map(({ mountPoint }) => mountPoint);
+    expect(points.filter((point) => /nvidia(\d|ctl)/.test(point))).toEqual([]);
+    const target = await restored(cluster, agent, source, node.mounted(1, 3));
+    const inside = await target.container.workloadPid();
+    const kinds = ['nvidiactl', 'nvidia1', 'nvidia3'].map((name) => statSync(`/proc/${inside}/root/dev/${name}`).rdev);
+    expect(kinds).toEqual([255, 1, 3].map((minor) => (195 << 8) | minor));
+    expect(existsSync(`/proc/${inside}/root/dev/nvidia0`)).toBe(false);
+    expect(await beatsOn(target.container)).toMatchObject({ on: [node.gpus[1]?.uuid] });
   });
 });

@@ -17,6 +17,8 @@ export interface GpuNode {
   readonly gpus: readonly StandinGpu[];
   /** What a container gets that is to see these GPUs: device nodes by their numbers, and the stand-in's directories. */
   visible(...minors: readonly number[]): Pick<ContainerRequest, 'devices' | 'mounts' | 'env'>;
+  /** The same with device nodes that are mounted one by one, as the older NVIDIA runtimes do. */
+  mounted(...minors: readonly number[]): Pick<ContainerRequest, 'devices' | 'mounts' | 'env'>;
 }
 
 /** Below /dev, so that what workers map of it counts as a device of the GPU. */
@@ -56,25 +58,28 @@ export function makeGpuNode(directory: string, count = 4): GpuNode {
   };
   node('nvidiactl', 255);
   for (const { minor } of gpus) node(`nvidia${minor}`, minor);
+  const nodesOf = (minors: readonly number[]) =>
+    ['nvidiactl', ...minors.map((minor) => `nvidia${minor}`)].map((name) => ({
+      container_path: `/dev/${name}`,
+      host_path: join(directory, 'nodes', name),
+    }));
+  const seen = (minors: readonly number[]) => {
+    const files = join(directory, 'device-files', freshName('seen'));
+    mkdirSync(files);
+    for (const minor of minors) writeFileSync(join(files, `nvidia${minor}`), `${gpus[minor]?.uuid}\n`);
+    return {
+      mounts: [
+        { container_path: '/standin', host_path: directory },
+        { container_path: NODES, host_path: files },
+      ],
+      env: { SNAPSHOT_STANDIN_DIR: '/standin', SNAPSHOT_STANDIN_DEV: NODES },
+    };
+  };
   return {
     standin,
     gpus,
-    visible: (...minors) => {
-      const files = join(directory, 'device-files', freshName('seen'));
-      mkdirSync(files);
-      for (const minor of minors) writeFileSync(join(files, `nvidia${minor}`), `${gpus[minor]?.uuid}\n`);
-      return {
-        devices: ['nvidiactl', ...minors.map((minor) => `nvidia${minor}`)].map((name) => ({
-          container_path: `/dev/${name}`,
-          host_path: join(directory, 'nodes', name),
-        })),
-        mounts: [
-          { container_path: '/standin', host_path: directory },
-          { container_path: NODES, host_path: files },
-        ],
-        env: { SNAPSHOT_STANDIN_DIR: '/standin', SNAPSHOT_STANDIN_DEV: NODES },
-      };
-    },
+    visible: (...minors) => ({ ...seen(minors), devices: nodesOf(minors) }),
+    mounted: (...minors) => ({ ...seen(minors), mounts: [...seen(minors).mounts, ...nodesOf(minors)] }),
   };
 }
 

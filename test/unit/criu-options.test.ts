@@ -10,6 +10,7 @@ const dump: DumpOptions = {
   rootPath: '/host/proc/4242/root',
   netInode: 4026532000,
   externalMounts: ['/dev', '/models'],
+  skippedMounts: [],
   tty: undefined,
   ghostLimit: 1000,
   irmapScanPaths: [],
@@ -53,6 +54,12 @@ describe('the command line of criu dump', () => {
     const stop = dumpArguments({ ...dump, leaveRunning: false });
     expect(stop).toEqual(dumpArguments(dump).filter((word) => word !== '--leave-running'));
     expect(stop).not.toContain('--leave-running');
+  });
+
+  it('leaves out mounts that another container has not', () => {
+    const words = dumpArguments({ ...dump, skippedMounts: ['/dev/nvidia0', '/dev/nvidiactl'] });
+    const added = words.filter((word) => !dumpArguments(dump).includes(word));
+    expect(added).toEqual(['--skip-mnt', '/dev/nvidia0', '--skip-mnt', '/dev/nvidiactl']);
   });
 
   it('names the terminal of a container that has one', () => {

@@ -28,6 +28,21 @@ describe('the plan of mounts', () => {
     for (const { mountPoint } of plan.external) expect(isExternal(mountPoint)).toBe(true);
   });
 
+  it('sets those of the GPU apart, which another container has under other names', () => {
+    const gpu = [
+      '/dev/nvidia0',
+      '/dev/nvidiactl',
+      '/dev/nvidia-uvm',
+      '/dev/nvidia-caps/nvidia-cap2',
+      '/proc/driver/nvidia',
+    ];
+    const others = ['/', '/dev', '/dev/nvidia-data', '/dev/nvidia0.d', '/proc/driver/nvidia2', '/data/dev/nvidia0'];
+    const plan = planMounts(table(...[...others, ...gpu].map((point): [string, string] => [point, 'devtmpfs'])));
+    expect(plan.gpu.map(({ mountPoint }) => mountPoint)).toEqual(gpu);
+    expect(plan.all.map(({ mountPoint }) => mountPoint)).toEqual(others);
+    expect(plan.external.map(({ mountPoint }) => mountPoint).filter((point) => gpu.includes(point))).toEqual([]);
+  });
+
   it('lists a point once that is mounted several times, as it is seen', () => {
     const plan = planMounts(table(['/', 'rootfs'], ['/data', 'tmpfs'], ['/', 'overlay'], ['/data', 'nfs4']));
     expect(plan.all.map(({ mountPoint, fstype }) => [mountPoint, fstype])).toEqual([

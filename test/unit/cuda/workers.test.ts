@@ -22,6 +22,7 @@ while read -r call what; do
   case "$what" in
     hang) exec sleep 60;;
     die) kill -9 $$;;
+    die-once) [ -e "$here/died" ] || { : > "$here/died"; kill -9 $$; }; echo "{\\"ok\\":true,\\"pid\\":$$}";;
     nonsense) echo 'what?';;
     no) echo '{"ok":false,"error":600,"name":"CUDA_ERROR_NOT_READY","text":"device not ready","call":"cuCheckpointProcessLock"}';;
     meet*) : > "$here/$what"; n=0; while [ "$(ls "$here" | grep -c '^meet')" -lt "\${what#*-of-}" ] && [ $n -lt 500 ]; do sleep 0.02; n=$((n+1)); done
@@ -138,6 +139,14 @@ describe('a CUDA worker', () => {
     const error = await failureOf(workers.ask(about('die')));
     expect(error).toMatchObject({ failure: 'died', code: 'CUDA_WORKER_DIED' });
     expect(await workers.ask(about('go'))).toMatchObject({ ok: true });
+  });
+
+  it('that ends in the middle of a look is replaced unseen; one call that changes something is made once', async () => {
+    const { workers } = pool();
+    expect(await workers.ask(about('die-once', { call: 'state' }))).toMatchObject({ ok: true });
+    await rm(join(top, 'died'));
+    await expect(workers.ask(about('die-once'))).rejects.toMatchObject({ failure: 'died' });
+    await expect(workers.ask(about('die', { call: 'state' }))).rejects.toMatchObject({ failure: 'died' });
   });
 
   it('that talks nonsense is not used again', async () => {

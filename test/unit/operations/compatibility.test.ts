@@ -37,6 +37,7 @@ function matching(): Comparison {
       memoryLimitBytes: undefined,
     },
     placeholder: {
+      gpuDevices: [],
       mountPoints: ['/', '/models', '/extra'],
       boundingCaps: 0n,
       permittedCaps: 0n,
