@@ -110,7 +110,7 @@ function recordFigures(instruments: OperationInstruments, view: OperationView): 
   const { figures, kind } = view;
   const figure = (name: string) => amount(figures[name] ?? 0);
   if (figures['pauseSeconds'] !== undefined) instruments.pause.observe(figure('pauseSeconds'));
-  const moved = (direction: 'read' | 'write', medium: 'memory' | 'volume', bytes: number) => {
+  const moved = (direction: 'read' | 'write', medium: 'memory' | 'volume' | 'device', bytes: number) => {
     if (bytes > 0) instruments.bytes.inc({ direction, medium }, bytes);
   };
   const rate = (step: string, bytes: number) => {
@@ -118,6 +118,9 @@ function recordFigures(instruments: OperationInstruments, view: OperationView): 
     if (bytes > 0 && seconds > 0) instruments.throughput.observe({ step }, bytes / seconds);
   };
   const [criu, bulk, zero] = [figure('criuBytes'), figure('bulkBytes'), figure('zeroBytes')];
+  const device = figure('deviceBytes');
+  moved(kind === 'restore' ? 'write' : 'read', 'device', device);
+  rate(kind === 'restore' ? 'cuda-restore' : 'cuda-checkpoint', device);
   if (kind === 'restore') {
     const filled = figure('filledBytes');
     moved('read', 'volume', filled + criu);
@@ -134,7 +137,7 @@ function recordFigures(instruments: OperationInstruments, view: OperationView): 
 }
 
 function recordParts({ image }: OperationInstruments, figures: OperationView['figures']): void {
-  for (const kind of ['criu', 'bulk', 'zero', 'rootfs', 'shm']) {
+  for (const kind of ['criu', 'bulk', 'zero', 'rootfs', 'shm', 'device']) {
     const bytes = figures[`${kind}Bytes`];
     if (bytes !== undefined) image.observe({ kind }, amount(bytes));
   }

@@ -118,6 +118,7 @@ function recordMessage(record: ArtifactRecord) {
       cpu_vendor: platform.cpu.vendor,
       gpu_driver: cuda?.driver ?? '',
       gpu_models: cuda?.gpus.map(({ model }) => model) ?? [],
+      gpu_proven: cuda?.proven ?? false,
     },
     sizes: {
       criu_bytes: sizes.criuBytes,
@@ -125,6 +126,7 @@ function recordMessage(record: ArtifactRecord) {
       zero_bytes: sizes.zeroBytes,
       rootfs_bytes: sizes.rootfsBytes,
       shm_bytes: sizes.shmBytes,
+      device_bytes: cuda?.processes.reduce((sum, { deviceBytes }) => sum + deviceBytes, 0) ?? 0,
     },
     processes: process.count,
     threads: process.threads,

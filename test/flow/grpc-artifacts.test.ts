@@ -64,7 +64,7 @@ describe('artifacts', () => {
         create_time: { seconds: 1_767_323_045, nanos: 678_000_000 },
         agent_version: '0.1.0',
         source: { namespace: 'team-a', pod: 'worker-0', image: 'registry/worker:1' },
-        platform: { arch: 'x86_64', gpu_driver: '580.1', gpu_models: ['NVIDIA H200'] },
+        platform: { arch: 'x86_64', gpu_driver: '580.1', gpu_models: ['NVIDIA H200'], gpu_proven: true },
         sizes: { criu_bytes: 1, bulk_bytes: 2, zero_bytes: 3, rootfs_bytes: 4, shm_bytes: 0 },
         processes: 3,
         threads: 40,

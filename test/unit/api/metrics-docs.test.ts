@@ -60,7 +60,15 @@ function driveAll({ metrics, open }: Watched): void {
   const { view } = open();
   const tell = (changes: Partial<OperationView>) =>
     operations.changed({ view: { ...view, ...changes }, ended: undefined });
-  const parts = { criuBytes: GIB, bulkBytes: 1, zeroBytes: 1, rootfsBytes: 1, shmBytes: 1, pauseSeconds: 1 };
+  const parts = {
+    criuBytes: GIB,
+    bulkBytes: 1,
+    zeroBytes: 1,
+    rootfsBytes: 1,
+    shmBytes: 1,
+    deviceBytes: 1,
+    pauseSeconds: 1,
+  };
   tell({ state: 'succeeded', figures: parts });
   tell({ state: 'succeeded', adopted: true });
   tell({ state: 'failed' });

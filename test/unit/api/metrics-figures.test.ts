@@ -41,6 +41,21 @@ describe('the figures of an operation', () => {
     expect([...seen.keys()].filter((name) => name.startsWith('image_bytes'))).toEqual([]);
   });
 
+  it('show what the driver moved between GPU and host, and how fast', async () => {
+    const { open, samples } = watchedOperations();
+    const timings = [{ step: 'cuda-checkpoint', seconds: 2 }];
+    open().ended(ended({ timings, figures: { criuBytes: MIB, deviceBytes: 900 * MIB } }));
+    open({ kind: 'restore' }).ended(
+      ended({ timings: [{ step: 'cuda-restore', seconds: 3 }], figures: { deviceBytes: 900 * MIB } }),
+    );
+    const seen = await samples();
+    expect(seen.get('bytes_total{direction="read",medium="device"}')).toBe(900 * MIB);
+    expect(seen.get('bytes_total{direction="write",medium="device"}')).toBe(900 * MIB);
+    expect(seen.get('image_bytes_sum{kind="device"}')).toBe(900 * MIB);
+    expect(seen.get('throughput_bytes_per_second_sum{step="cuda-checkpoint"}')).toBe(450 * MIB);
+    expect(seen.get('throughput_bytes_per_second_sum{step="cuda-restore"}')).toBe(300 * MIB);
+  });
+
   it('are left out where the operation failed before they were known', async () => {
     const { open, samples } = watchedOperations();
     open().ended(ended({ result: 'failed', failure: new SnapshotError('DUMP_FAILED', 'no') }));
