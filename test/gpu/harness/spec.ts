@@ -69,7 +69,12 @@ export function ociSpec(request: SpecRequest) {
       cgroupsPath: request.cgroupsPath,
       devices: request.devices.map((device) => ({ ...device, type: 'c', fileMode: 0o666, uid: 0, gid: 0 })),
       resources: {
-        devices: [{ allow: true, access: 'rwm' }],
+        // The runtime adds those that every container has. Without it a container could make nodes of GPUs that are not its own, and
+        // the driver does.
+        devices: [
+          { allow: false, access: 'rwm' },
+          ...request.devices.map(({ major, minor }) => ({ allow: true, type: 'c', major, minor, access: 'rwm' })),
+        ],
         ...(request.memoryLimitBytes === undefined ? {} : { memory: { limit: request.memoryLimitBytes } }),
       },
       maskedPaths: MASKED,

@@ -19,8 +19,16 @@ if len(sys.argv) > 1:
         torch.cuda.synchronize()
         print(data[0].item(), flush=True)
 
-# Without NVLink multicast: a program that uses it can put GPUs that others share out of service.
-settings = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511", "NCCL_SOCKET_IFNAME": "lo", "NCCL_NVLS_ENABLE": "0"}
+# Without NVLink multicast: a program that uses it can put GPUs that others share out of service. Without libuv in the store that
+# the ranks meet at: it uses io_uring, which no checkpoint can have.
+settings = {
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29511",
+    "NCCL_SOCKET_IFNAME": "lo",
+    "NCCL_NVLS_ENABLE": "0",
+    "USE_LIBUV": "0",
+    "UV_USE_IO_URING": "0",
+}
 ranks = [
     subprocess.Popen([sys.executable, "-u", __file__, str(rank)], env={**os.environ, **settings}, stdout=subprocess.PIPE)
     for rank in (0, 1)
