@@ -1,4 +1,4 @@
-import { X509Certificate } from 'node:crypto';
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { createSecureContext, type SecureContextOptions } from 'node:tls';
 import type { Logger } from 'pino';
@@ -37,6 +37,8 @@ export async function readCertificates(files: CertificateFiles): Promise<Certifi
   const options: SecureContextOptions = { cert, key, ca, minVersion: 'TLSv1.2' };
   try {
     createSecureContext(options);
+    // Without any key OpenSSL makes a context too, and then refuses every client.
+    if (own?.checkPrivateKey(createPrivateKey(key)) !== true) throw new Error('the key is that of another certificate');
   } catch (cause) {
     const message = cause instanceof Error ? cause.message : String(cause);
     throw new SnapshotError('CONFIG_INVALID', `${files.keyFile} and ${files.certificateFile}: ${message}`, { cause });

@@ -176,6 +176,7 @@ describe('changed certificate files', () => {
 
   it.each([
     ['a key of another certificate', () => copyFile(operator.keyFile, files.keyFile)],
+    ['no key', () => writeFile(files.keyFile, '')],
     ['an empty list of authorities', () => writeFile(files.clientCaFile, '')],
     ['an authority that is none', () => copyFile(operator.certFile, files.clientCaFile)],
     ['a file that is gone', () => rm(files.certificateFile)],
