@@ -3,6 +3,7 @@ import { SnapshotError } from '../errors.ts';
 import type { AgentService, ArtifactView, Caller } from '../operations/service.ts';
 import { maySee } from './callers.ts';
 import { type Desk, unary } from './rpc-call.ts';
+import { InvalidRequest } from './rpc-errors.ts';
 import type { StorageFields } from './rpc-fields.ts';
 import { checkpointMessage, mismatchMessage, nodeMessage } from './rpc-messages.ts';
 import { requireNamespace } from './rpc-operations.ts';
@@ -21,6 +22,11 @@ type DeleteMessage = Parameters<typeof deleteRequest>[0];
 /** The calls about artifacts and the node. */
 export function artifactCalls(desk: Desk, service: AgentService): UntypedServiceImplementation {
   const { protocol } = desk;
+  const requireStorage = (caller: Caller, { through }: StorageFields) => {
+    requireNamespace(caller, through.namespace);
+    const isNamed = through.containerId !== '' || through.container !== '';
+    if (!isNamed && service.nodeInfo().accessMode === 'podMount') throw new InvalidRequest([NO_WAY]);
+  };
   return {
     CheckCompatibility: unary<CheckMessage>(desk, { name: 'CheckCompatibility' }, async (request, context) => {
       const { kind, ...check } = checkRequest(request);
@@ -70,9 +76,10 @@ export function artifactCalls(desk: Desk, service: AgentService): UntypedService
   };
 }
 
-function requireStorage(caller: Caller, { through }: StorageFields): void {
-  requireNamespace(caller, through.namespace);
-}
+const NO_WAY = {
+  field: 'storage.through',
+  problem: 'is required: this agent mounts no volume itself, name a container that does',
+};
 
 /** What has no record that can be believed belongs to nobody: only who may see all sees it. */
 function isOwn({ record }: ArtifactView, caller: Caller): boolean {

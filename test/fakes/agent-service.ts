@@ -19,6 +19,8 @@ export interface FakeService extends AgentService {
   readonly artifacts: Map<string, ArtifactView>;
   /** What the checks answer. */
   reasons: readonly Reason[];
+  /** How the node reaches volumes. */
+  accessMode: 'agentMount' | 'podMount';
   /** What the next call of a method throws. */
   readonly failures: Map<Method, unknown>;
   /** What a call of a method waits for, besides its signal. */
@@ -106,6 +108,7 @@ export function fakeService(now: () => number = Date.now): FakeService {
     containers,
     artifacts: new Map(),
     reasons: [],
+    accessMode: 'agentMount',
     failures: new Map(),
     holds: new Map(),
     calls: [],
@@ -168,7 +171,7 @@ export function fakeService(now: () => number = Date.now): FakeService {
       kernel: '6.12.0',
       criu: '4.2',
       runtime: 'containerd 2.1',
-      accessMode: 'podMount',
+      accessMode: fake.accessMode,
       basePath: '/checkpoints',
       capabilities: [
         { name: 'criu', available: true, detail: '4.2' },

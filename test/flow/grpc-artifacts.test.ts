@@ -107,10 +107,24 @@ describe('artifacts', () => {
   });
 });
 
+it.each(['ListCheckpoints', 'GetCheckpoint', 'VerifyCheckpoint', 'DeleteCheckpoint'])(
+  'asks nothing of the service for %s without a container to reach the volume through, where one is needed',
+  async (method) => {
+    const { local, fake } = started;
+    fake.accessMode = 'podMount';
+    const request = { checkpoint_id: 'one', version: '1', storage: { base_path: '/data' } };
+    const error = await failureOf(local.ask(method, request));
+    expect(error.code).toBe(status.INVALID_ARGUMENT);
+    expect(local.details(error).fields.map(({ field }) => field)).toEqual(['storage.through']);
+    expect(fake.calls).toEqual([]);
+    expect((await local.ask('GetNodeInfo')).access_mode).toBe('ACCESS_MODE_POD_MOUNT');
+  },
+);
+
 it('tells of the node and its capabilities, and why one is missing', async () => {
   expect(await started.local.ask('GetNodeInfo')).toMatchObject({
     node: 'node-a',
-    access_mode: 'ACCESS_MODE_POD_MOUNT',
+    access_mode: 'ACCESS_MODE_AGENT_MOUNT',
     base_path: '/checkpoints',
     criu: '4.2',
     capabilities: [
