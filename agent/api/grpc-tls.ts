@@ -1,6 +1,6 @@
 import { constants } from 'node:crypto';
 import type { AddressInfo, Socket } from 'node:net';
-import { createServer, type Server } from 'node:tls';
+import { createServer, type Server, type TLSSocket } from 'node:tls';
 import type { Logger } from 'pino';
 import { SnapshotError } from '../errors.ts';
 import { type CertificateFiles, followCertificates, readCertificates } from './certificates.ts';
@@ -23,8 +23,8 @@ export interface TlsListener {
 }
 
 /**
- * Listens for TLS 1.2 or newer with a client certificate of one of the given authorities; whoever has none is refused at the
- * handshake. New connections use the files as they are then. Throws CONFIG_INVALID.
+ * Listens for TLS 1.2 or newer with a client certificate of one of the given authorities; whoever has none is refused when the
+ * handshake is over, before anything is read. New connections use the files as they are then. Throws CONFIG_INVALID.
  */
 export async function listenTls(
   options: TlsOptions,
@@ -35,25 +35,31 @@ export async function listenTls(
   const first = await readCertificates(options);
   // No resumption: a certificate is verified on every connection, and by the authorities of that moment.
   const always = { secureOptions: constants.SSL_OP_NO_TICKET } as const;
+  const refused = (peer: string | undefined, why: { readonly code?: string | undefined; readonly reason: string }) =>
+    log.warn({ peer, ...why }, 'a client was refused at the TLS handshake');
   const server = createServer(
     {
       ...first.options,
       ...always,
       requestCert: true,
-      rejectUnauthorized: true,
+      // Refused below: Node.js would close the socket first, and then nobody could say whose it was and what was wrong.
+      rejectUnauthorized: false,
       ALPNProtocols: ['h2'],
       handshakeTimeout: HANDSHAKE_MS,
       noDelay: true,
     },
     (socket) => {
       socket.on('error', (err) => log.debug({ err, peer: socket.remoteAddress }, 'a connection failed'));
-      if (socket.authorized) connected(socket);
-      else socket.destroy();
+      if (socket.authorized) {
+        connected(socket);
+        return;
+      }
+      refused(socket.remoteAddress, certificateProblem(socket));
+      socket.destroy();
     },
   );
   server.on('tlsClientError', (err: NodeJS.ErrnoException, socket) => {
-    const { remoteAddress: peer } = socket;
-    log.warn({ peer, code: err.code, reason: err.message.slice(0, 200) }, 'a client was refused at the TLS handshake');
+    refused(socket.remoteAddress, { code: err.code, reason: err.message.slice(0, 200) });
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause) =>
@@ -68,6 +74,14 @@ export async function listenTls(
     changed: (now) => server.setSecureContext({ ...now.options, ...always }),
   });
   return { server, address: addressText(server.address() as AddressInfo), stop };
+}
+
+/** Why the certificate of a client is not taken. */
+function certificateProblem(socket: TLSSocket): { readonly code: string; readonly reason: string } {
+  const code = String(socket.authorizationError);
+  const { subject } = socket.getPeerCertificate();
+  if (subject === undefined) return { code, reason: 'it showed no certificate' };
+  return { code, reason: `its certificate, of ${JSON.stringify(subject).slice(0, 200)}, is not taken` };
 }
 
 function addressText({ address, family, port }: AddressInfo): string {
