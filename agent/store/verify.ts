@@ -71,12 +71,11 @@ export async function readArtifact(volume: Volume, query: ArtifactQuery & { name
   return found.artifact;
 }
 
-/** Throws ARTIFACT_FOREIGN where another namespace made the artifact. */
+/** Throws ARTIFACT_FOREIGN where another namespace made the artifact. Which one, those of this namespace do not hear. */
 export function requireNamespace(record: ArtifactRecord, namespace: string): void {
-  const owner = record.source.namespace;
-  if (owner === namespace) return;
+  if (record.source.namespace === namespace) return;
   const artifact = `artifact ${record.checkpointId}, version ${record.version},`;
-  throw new SnapshotError('ARTIFACT_FOREIGN', `${artifact} belongs to namespace ${owner}, not ${namespace}`);
+  throw new SnapshotError('ARTIFACT_FOREIGN', `${artifact} belongs to another namespace than ${namespace}`);
 }
 
 /** Reads the record in `directory`, which must be the one of the artifact `query` names: a signed record can be copied elsewhere. */
