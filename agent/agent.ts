@@ -212,7 +212,6 @@ class NodeAgent {
       if (begun.isBegun()) begin().ended(finalOutcome(ended));
       return undefined;
     }
-    // Written down, so that an agent that starts later does not begin what somebody cancelled.
     if (isUnwanted) await endUnbegun(this.#context.journal, { ...request, handle: begin() }, ended);
     begin().ended(ended);
     this.#note(pod, wanted, ended, log);

@@ -93,7 +93,10 @@ export async function noteAccepted(journal: Journal, wish: Wish): Promise<void> 
   await journal.append({ ...entryOf(wish.operationId, wish, NO_PROCESS), state: 'accepted', details });
 }
 
-/** The last word on an operation that never came to its first step. What a caller asked for is no attempt of the pod's own. */
+/**
+ * The last word on an operation that never came to its first step, so that an agent that starts later does not begin it. What a caller
+ * asked for is no attempt of the pod's own.
+ */
 export async function endUnbegun(
   journal: Journal,
   unbegun: Pick<Wish, 'operationId' | 'fingerprint' | 'handle' | 'pod' | 'wanted'>,

@@ -84,7 +84,7 @@ describe('the agent is killed in a checkpoint', () => {
     { step: 'criu-dump', program: 'capture' },
     { step: 'publish' },
   ];
-  test.each(named(places))('$where: that is known, and the workload runs on', async ({ where, ...place }) => {
+  test.each(named(places))('$where: that is known, and the workload runs on', async (place) => {
     const ids = idsFor(freshName('killed'));
     const now = await survived('Checkpoint', source, { ids, place });
     const before: Record<string, string> = { inspect: '', publish: 'finalize' };
