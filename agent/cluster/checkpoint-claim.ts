@@ -73,7 +73,7 @@ function claimOf({ client, log }: JobDesk, { place, lease, traceId, isCompleted 
     isCompleted,
     declareComplete: async (signal) => {
       if (isCompleted) return;
-      const { status } = await declare('completed', signal);
+      const { status } = await declare('completed', AbortSignal.any([signal, lost]));
       if (status === 'failed') throw new SnapshotError('JOB_FAILED', `Job ${place.name} was declared failed meanwhile`);
       if (status === 'gone') log.info({ job: place.name }, 'the Job is gone: its checkpoint stays');
     },

@@ -71,7 +71,9 @@ async function checkpointOnce(context: AgentContext, request: Request): Promise<
     await attempt.note('started');
     const outcome =
       (await adopted(context, request, target, claim)) ?? (await capture(context, request, { target, attempt, claim }));
-    const isOver = outcome.failure !== undefined && isFinal(outcome.failure, request, attempt.signal);
+    // Whoever took the Job over says how it ends, whatever happened here at the same time.
+    const isOver =
+      outcome.failure !== undefined && !claim.lost.aborted && isFinal(outcome.failure, request, attempt.signal);
     // Told before the container is ended: whoever dies in between finds a Job that is declared failed, and ends it.
     if (outcome.failure !== undefined) await claim.end(outcome, isOver);
     if (outcome.failure !== undefined && isOver) await endJob(context, request, outcome.failure);

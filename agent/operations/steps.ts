@@ -145,8 +145,10 @@ async function withDeadline(step: Step, outer: AbortSignal, deadlineMs: number):
     await Promise.race([step.run(inner.signal), passed]);
     if (inner.signal.aborted && inner.signal.reason !== cancelled) throw inner.signal.reason;
   } catch (error) {
-    if (!inner.signal.aborted || (inner.signal.reason === cancelled && error instanceof SnapshotError)) throw error;
-    throw inner.signal.reason;
+    if (!inner.signal.aborted) throw error;
+    // A step that was cancelled may say more of its end than that. Where it does not, who cancelled it says why.
+    const saysMore = error instanceof SnapshotError && (error.code !== 'CANCELLED' || cancelled?.code === 'CANCELLED');
+    throw inner.signal.reason === cancelled && saysMore ? error : inner.signal.reason;
   } finally {
     clearTimeout(timer);
     outer.removeEventListener('abort', forward);

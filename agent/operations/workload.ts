@@ -53,8 +53,10 @@ export function isFinal(
 ): boolean {
   // Whoever holds its lease says how the Job ends.
   if (failure.code === 'LEASE_LOST') return false;
-  // Cancelled by a caller rather than by the end of the agent: they do not want it any more.
-  const isUnwanted = failure.code === 'CANCELLED' && cancelled.aborted && !signal.aborted;
+  // The agent ends: its next run tries again.
+  if (failure.code === 'CANCELLED' && signal.aborted) return false;
+  // Cancelled by a caller: they do not want it any more.
+  const isUnwanted = failure.code === 'CANCELLED' && cancelled.aborted;
   return wanted.ofJob && (isLastTry || isUnwanted || !failure.retryable);
 }
 

@@ -215,6 +215,23 @@ describe('a cancelled operation', () => {
     expect(did).toEqual(['undo a']);
   });
 
+  it.each([
+    ['only says that it was cancelled', new SnapshotError('CANCELLED', 'criu was cancelled'), 'LEASE_LOST'],
+    ['says nothing of use', new Error('killed'), 'LEASE_LOST'],
+    ['says what became of it', new SnapshotError('DUMP_FAILED', 'the dump failed'), 'DUMP_FAILED'],
+  ])('with a reason ends with that, where the step %s', async (_, thrown, code) => {
+    const stop = new AbortController();
+    const step: Step = {
+      name: 'a',
+      run: async (signal) => {
+        setTimeout(() => stop.abort(new SnapshotError('LEASE_LOST', 'it was taken over')), 5);
+        await untilAborted(signal).catch(() => undefined);
+        throw thrown;
+      },
+    };
+    expect((await runSteps([step], setting({ signal: stop.signal }).context)).failure).toMatchObject({ code });
+  });
+
   it('aborts the step that runs, and undoes', async () => {
     const { did, steps } = recorded('a', 'c');
     const { context, stop } = setting();
