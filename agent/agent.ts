@@ -277,7 +277,7 @@ class NodeAgent {
   #explain(pod: PodView, decision: Decision): void {
     const { log } = this.#context;
     if (decision.kind === 'malformed')
-      sayOnce(this.#memory.of(pod.uid, WHOLE_POD), decision.reason, () =>
+      sayOnce(this.#memory.of(pod.uid, decision.containerId ?? WHOLE_POD), decision.reason, () =>
         log.warn({ pod: pod.name, namespace: pod.namespace, reason: decision.reason }, 'pod is not understood'),
       );
     if (decision.kind === 'nothing')

@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 
 /** What an Event is about. Of an object without a namespace, the Event is written to the namespace `default`. */
 export interface EventTarget {
@@ -20,6 +20,11 @@ export interface EventNote {
   /** For people. Cut to 1024 bytes. */
   readonly message: string;
   readonly annotations?: Readonly<Record<string, string>>;
+  /**
+   * What may be said only once about the object. Whoever says it again, a process that was started again included, says nothing new: both
+   * Events have one name. Without it each is one of its own.
+   */
+  readonly once?: string;
 }
 
 /** A note, how often it came, and when, in milliseconds of the wall clock. */
@@ -36,11 +41,13 @@ const MAX_NAME_LENGTH = 253;
 const SUFFIX_BYTES = 8;
 
 /**
- * A name that nobody else has. It is made here, not by the server: an Event that is sent again because the answer was lost must not
- * appear twice.
+ * A name that nobody else has, but who says the same once. It is made here, not by the server: an Event that is sent again because the
+ * answer was lost must not appear twice.
  */
-export function eventName(target: string): string {
-  const suffix = randomBytes(SUFFIX_BYTES).toString('hex');
+export function eventName({ about: { name: target, uid = '' }, once }: Pick<EventNote, 'about' | 'once'>): string {
+  const bytes =
+    once === undefined ? randomBytes(SUFFIX_BYTES) : createHash('sha256').update(`${uid}\n${once}`).digest();
+  const suffix = bytes.toString('hex', 0, SUFFIX_BYTES);
   // What is cut must still end in a letter or digit before the dash.
   const prefix = target.slice(0, MAX_NAME_LENGTH - suffix.length - 1).replace(/[^a-z0-9]+$/, '');
   return `${prefix}-${suffix}`;

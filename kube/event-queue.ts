@@ -33,7 +33,7 @@ export function newEventQueue(limit: number): EventQueue {
         queue[index] = { ...same, count: same.count + 1, lastMs: nowMs };
         return undefined;
       }
-      const name = eventName(note.about.name);
+      const name = eventName(note);
       const takenAtMs = performance.now();
       queue.push({ key, name, note, count: 1, firstMs: nowMs, lastMs: nowMs, takenAtMs, forbidden: 0 });
       wake();

@@ -7,7 +7,7 @@ import type { CheckpointWanted, ReportWanted, RestoreStatus, RestoreWanted, Work
 import { claimJob, type JobDesk } from './checkpoint-claim.ts';
 import { insist } from './insist.ts';
 import { declareJob, type JobPlace } from './job.ts';
-import { endedNote, requestedNote, workerFailedNote } from './pod-events.ts';
+import { endedNote, jobFailedNote, repeatedNote, requestedNote, workerFailedNote } from './pod-events.ts';
 import { storeRestoreStatus } from './restore-status.ts';
 
 export interface KubeReporterParts extends JobDesk {
@@ -48,13 +48,16 @@ class KubeReporter implements Reporter {
     if (place === undefined && wanted.ofJob)
       return { result: 'over', reason: 'the Job that its label names does not own the pod' };
     const claim = place === undefined ? NO_JOB : await claimJob(this.#parts, place, request);
-    if ('result' in claim) return claim;
+    if ('result' in claim) {
+      if (claim.result === 'over' && claim.isFailed) this.#parts.events.write(jobFailedNote(request, claim.reason));
+      return claim;
+    }
     this.#parts.events.write(requestedNote(request));
     return {
       ...claim,
       end: async (outcome, isFinal) => {
         const isLast = isFinal || isLastTry || outcome.failure?.retryable !== true;
-        if (isLast) this.#parts.events.write(endedNote(request, outcome));
+        if (isLast && !claim.lost.aborted) this.#parts.events.write(endedNote(request, outcome));
         await claim.end(outcome, isFinal);
       },
     };
@@ -64,7 +67,8 @@ class KubeReporter implements Reporter {
     const { events } = this.#parts;
     events.write(requestedNote(request));
     // The restore does not wait for it: an API server that is away must not keep a worker down.
-    const told = this.#tell(request, 'in_progress');
+    const isOver = new AbortController();
+    const told = this.#tell(request, 'in_progress', isOver.signal);
     return Promise.resolve({
       lost: NEVER,
       isCompleted: false,
@@ -72,8 +76,10 @@ class KubeReporter implements Reporter {
       end: async (outcome, isFinal) => {
         if (!isFinal && outcome.failure !== undefined) return;
         events.write(endedNote(request, outcome));
+        // What could not be said yet is no news any more.
+        isOver.abort();
         await told;
-        await this.#tell(request, outcome.failure === undefined ? 'completed' : 'failed');
+        await this.#tell(request, outcome.failure === undefined ? 'completed' : 'failed', NEVER);
       },
     });
   }
@@ -97,18 +103,24 @@ class KubeReporter implements Reporter {
     }
   }
 
-  async repeat(pod: PodView, { container, status }: ReportWanted): Promise<void> {
+  async repeat(pod: PodView, decision: ReportWanted): Promise<void> {
+    const { container, status } = decision;
+    this.#parts.events.write(repeatedNote(pod, decision));
     await storeRestoreStatus(this.#parts.client, pod, { container, status }, NEVER);
     this.#parts.onRedriven();
   }
 
   /** Never rejects: the journal knows it as well, and the next look at the pod stores what is missing. */
-  async #tell({ pod, wanted, fingerprint }: OperationRequest<RestoreWanted>, status: RestoreStatus): Promise<void> {
+  async #tell(
+    { pod, wanted, fingerprint }: OperationRequest<RestoreWanted>,
+    status: RestoreStatus,
+    end: AbortSignal,
+  ): Promise<void> {
     // A caller watches its own operation: the pod may not even have asked for it.
     if (fingerprint !== '') return;
     const { client, log } = this.#parts;
     const { container } = wanted;
-    const signal = AbortSignal.timeout(STATUS_MS);
+    const signal = AbortSignal.any([end, AbortSignal.timeout(STATUS_MS)]);
     const onFailure = (err: Error) => log.warn({ err, pod: pod.name, status }, 'the pod is not told yet');
     await insist(() => storeRestoreStatus(client, pod, { container, status }, signal), { signal, onFailure }).catch(
       () => undefined,

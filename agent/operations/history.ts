@@ -2,7 +2,7 @@ import { LABELS } from '../../contract/keys.ts';
 import type { PodView } from '../../contract/pods.ts';
 import type { History } from '../plan/decide.ts';
 import type { Journal } from './journal.ts';
-import { originOf } from './operation-journal.ts';
+import { originOf, viewOfEntry } from './operation-journal.ts';
 
 /**
  * What is known of a pod's containers: each has one attempt. But one that was restored may be checkpointed when its pod becomes a
@@ -23,10 +23,11 @@ export function historyOf(
     const open = { state: isHopeless ? 'ended' : 'none' } as const;
     const outcome = known.journal.outcomeOf(containerId);
     if (outcome === undefined || (outcome.details['retry'] === true && !isHopeless)) return open;
-    const { kind, state, operationId } = outcome;
+    const { kind, state } = outcome;
     if (kind === 'checkpoint') return originOf(outcome) === 'grpc' ? open : { state: 'ended' };
     const succeeded = state === 'succeeded';
     if (isSource) return succeeded ? open : { state: 'ended' };
-    return { state: 'restored', succeeded, operationId };
+    const { requestId, traceId, checkpointId, version, failure } = viewOfEntry(outcome).view;
+    return { state: 'restored', restore: { requestId, traceId, checkpointId, version, failure } };
   };
 }

@@ -1,5 +1,4 @@
 import type { PodView } from '../../contract/pods.ts';
-import type { SnapshotError } from '../errors.ts';
 import type { CheckpointWanted, ReportWanted, RestoreWanted, WorkerFailed } from '../plan/decide.ts';
 import { backoffMs, type Memory, WHOLE_POD } from '../plan/memory.ts';
 import type { Again } from '../plan/queue.ts';
@@ -78,6 +77,6 @@ export async function tellCluster(
 }
 
 /** One sentence for people: what failed, and what to do. */
-export function failureSentence(failure: SnapshotError): string {
-  return `${failure.code}: ${failure.message}. ${failure.advice}`;
+export function failureSentence({ code, message, advice }: Record<'code' | 'message' | 'advice', string>): string {
+  return `${code}: ${message}. ${advice}`;
 }

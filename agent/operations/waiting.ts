@@ -1,4 +1,4 @@
-import { randomBytes, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { ANNOTATIONS } from '../../contract/keys.ts';
 import type { PodView } from '../../contract/pods.ts';
@@ -84,12 +84,14 @@ function isSame({ container: a, ...one }: Wanted, { container: b, ...other }: Wa
 function newOperation(registry: Registry, pod: PodView, wanted: Wanted): Begun {
   const { checkpointId, version, container, kind } = wanted;
   const operationId = randomUUID();
-  const traceId = traceOf(pod.annotations[ANNOTATIONS.traceId]) ?? randomBytes(16).toString('hex');
+  const requestId = annotationRequestId(pod.uid, container.id, checkpointId);
+  // Further tries, of an agent that was started again too, belong to the same trace: the Job, its record and Events name one.
+  const traceId = traceOf(pod.annotations[ANNOTATIONS.traceId]) ?? requestId;
   let handle: OperationHandle | undefined;
   const open = () =>
     registry.open({
       id: operationId,
-      requestId: annotationRequestId(pod.uid, container.id, checkpointId),
+      requestId,
       fingerprint: '',
       kind,
       origin: 'annotation',

@@ -12,7 +12,17 @@ import type { ContainerView, FailedContainer, PodView } from '../../contract/pod
 export type History = (containerId: string) => Past;
 type Past =
   | { readonly state: 'none' | 'running' | 'ended' }
-  | { readonly state: 'restored'; readonly succeeded: boolean; readonly operationId: string };
+  | { readonly state: 'restored'; readonly restore: EndedRestore };
+
+/** What is known of a restore that ended. */
+interface EndedRestore {
+  readonly requestId: string;
+  readonly traceId: string;
+  readonly checkpointId: string;
+  readonly version: string;
+  /** Absent where it succeeded. */
+  readonly failure?: { readonly code: string; readonly message: string; readonly advice: string } | undefined;
+}
 
 /** What a pod asks for, for one of its containers. */
 interface Wanted {
@@ -46,6 +56,8 @@ interface Nothing {
 interface Malformed {
   readonly kind: 'malformed';
   readonly reason: string;
+  /** Where only one container is left alone for it: its id. */
+  readonly containerId?: string;
 }
 
 /** The pod does not say yet how the restore of a container ended: it is told again. */
@@ -53,7 +65,7 @@ export interface ReportWanted {
   readonly kind: 'report';
   readonly container: ContainerView;
   readonly status: RestoreStatus;
-  readonly operationId: string;
+  readonly restore: EndedRestore;
 }
 
 export type RestoreStatus = 'in_progress' | 'completed' | 'failed';
@@ -111,15 +123,14 @@ export function decide(pod: PodView, history: History, storage: StorageRules): D
     const container = currentContainer(pod, name);
     if (container === undefined) return nothing(name, 'the container is not created yet');
     const past = history(container.id);
-    const told = past.state === 'restored' && source === undefined ? untold(pod, container, past) : undefined;
+    const told = past.state === 'restored' && source === undefined ? untold(pod, container, past.restore) : undefined;
     if (told !== undefined) return told;
+    const misplaced = claimProblem(pod, name, storage);
+    if (misplaced !== undefined) return { ...malformed(misplaced), containerId: container.id };
     const reason =
       blocked ??
       notNow(container, past) ??
-      claimProblem(pod, name, storage) ??
-      (source !== undefined && pod.kubernetes?.ready.includes(name) === false
-        ? 'the container is not ready'
-        : undefined);
+      (source === undefined ? endedBefore(pod, container) : notReady(pod, container));
     if (reason !== undefined) return nothing(name, reason);
     const wanted = { container, checkpointId, version, basePath: basePath(pod) };
     return source === undefined ? { kind: 'restore', ...wanted } : { kind: 'checkpoint', ...wanted, ...source };
@@ -171,6 +182,25 @@ function notNow(container: ContainerView, past: Past): string | undefined {
   return undefined;
 }
 
+/** In a cluster the readiness probe says when a source may be checkpointed. */
+function notReady({ kubernetes }: PodView, { name }: ContainerView): string | undefined {
+  return kubernetes?.ready.includes(name) === false ? 'the container is not ready' : undefined;
+}
+
+/** What the pod says of a restore counts where nothing else is known of it: no container is restored into twice, though the journal was lost. */
+function endedBefore(pod: PodView, container: ContainerView): string | undefined {
+  const { status, containerId } = saidOf(pod, container);
+  if (containerId !== container.id || (status !== 'completed' && status !== 'failed')) return undefined;
+  return `this container had its attempt: its pod says "${status}"`;
+}
+
+function saidOf({ annotations }: PodView, { name }: ContainerView) {
+  return {
+    status: annotations[SCOPED_ANNOTATIONS.restoreStatus + name],
+    containerId: annotations[SCOPED_ANNOTATIONS.restoreContainerId + name],
+  };
+}
+
 /** Why nothing is done for any container of the pod, by what Kubernetes says of it. */
 function podNotNow({ kubernetes }: PodView, isSource: boolean): string | undefined {
   if (kubernetes === undefined) return undefined;
@@ -190,7 +220,7 @@ function claimProblem(pod: PodView, container: string, storage: StorageRules): s
   const isBelow = (mount: string) => path === mount || path.startsWith(`${mount.replace(/\/+$/, '')}/`);
   const mounts = pod.kubernetes.claimMounts.filter((mount) => mount.container === container);
   if (mounts.some(({ mountPath }) => isBelow(mountPath))) return undefined;
-  return `the container mounts no persistent volume claim at ${path}`;
+  return `container ${container} mounts no persistent volume claim at ${path}`;
 }
 
 /** A container of a Job's pod that failed ends the checkpoint for all of them. */
@@ -201,17 +231,12 @@ function workerFailure({ kubernetes, containers }: PodView): WorkerFailed | unde
 }
 
 /** What the pod's annotations do not say yet of a restore that ended. */
-function untold(
-  pod: PodView,
-  container: ContainerView,
-  past: Extract<Past, { state: 'restored' }>,
-): ReportWanted | undefined {
+function untold(pod: PodView, container: ContainerView, restore: EndedRestore): ReportWanted | undefined {
   if (pod.kubernetes === undefined || pod.kubernetes.isDeleting) return undefined;
-  const status = past.succeeded ? 'completed' : 'failed';
-  const said = pod.annotations[SCOPED_ANNOTATIONS.restoreStatus + container.name];
-  const saidOf = pod.annotations[SCOPED_ANNOTATIONS.restoreContainerId + container.name];
-  if (said === status && saidOf === container.id) return undefined;
-  return { kind: 'report', container, status, operationId: past.operationId };
+  const status = restore.failure === undefined ? 'completed' : 'failed';
+  const said = saidOf(pod, container);
+  if (said.status === status && said.containerId === container.id) return undefined;
+  return { kind: 'report', container, status, restore };
 }
 
 /** Why the outcome of a restore could not be written to the pod. */

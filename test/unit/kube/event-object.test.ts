@@ -36,14 +36,25 @@ describe('the text of an Event', () => {
 describe('the name of an Event', () => {
   it('is another one each time, and one that the API takes', () => {
     const names = ['web-1', 'w'.repeat(253), `${'w'.repeat(235)}.-.${'w'.repeat(15)}`].flatMap((name) => [
-      eventName(name),
-      eventName(name),
+      eventName({ about: { ...POD, name } }),
+      eventName({ about: { ...POD, name } }),
     ]);
     expect(new Set(names).size).toBe(6);
     for (const name of names) {
       expect(name.length).toBeLessThanOrEqual(253);
       expect(name).toMatch(/^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/);
     }
+  });
+});
+
+describe('the name of an Event that is said once', () => {
+  const once = (word: string, about: object = {}) => eventName({ about: { ...POD, ...about }, once: word });
+
+  it('is the same for the same word about the same object, and another for any other', () => {
+    expect(once('a')).toBe(once('a'));
+    const names = [once('a'), once('b'), once('a', { uid: 'of a later pod' }), once('a', { name: 'web-2' })];
+    expect(new Set(names).size).toBe(names.length);
+    expect(once('a')).toMatch(/^web-1-[0-9a-f]{16}$/);
   });
 });
 

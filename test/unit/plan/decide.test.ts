@@ -227,10 +227,14 @@ describe('for any pod', () => {
     annotations: anyMap,
     containers: fc.array(anyContainer, { maxLength: 6 }),
   });
+  const anyRestore = fc.record({
+    ...{ requestId: fc.string(), traceId: fc.string(), checkpointId: fc.string(), version: fc.string() },
+    failure: fc.option(fc.record({ code: fc.string(), message: fc.string(), advice: fc.string() }), { nil: undefined }),
+  });
   const anyHistory = fc.func(
     fc.oneof(
       fc.record({ state: fc.constantFrom('none' as const, 'running' as const, 'ended' as const) }),
-      fc.record({ state: fc.constant('restored' as const), succeeded: fc.boolean(), operationId: fc.string() }),
+      fc.record({ state: fc.constant('restored' as const), restore: anyRestore }),
     ),
   );
 
