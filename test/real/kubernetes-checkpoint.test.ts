@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { ANNOTATIONS, SENTINELS } from '../../contract/keys.ts';
 import type { Agent } from './environment/agent.ts';
 import { readMetrics } from './environment/agent-metrics.ts';
@@ -14,12 +15,13 @@ import {
   jobEnded,
   jobStatus,
   NAMESPACE,
+  RUNS,
   restoreEnded,
   runJob,
   runTargetPod,
   sourceContainer,
 } from './kubernetes-scenario.ts';
-import { artifactPath, controlDirectory, readRecord } from './scenario.ts';
+import { artifactPath, controlDirectory, operationEnd, readRecord } from './scenario.ts';
 
 /** A checkpoint Job as an agent on Kubernetes works on it: real pods, the rules of the shipped RBAC manifest. */
 let kube: KubeNode;
@@ -29,6 +31,7 @@ beforeAll(async () => {
   kube = await KubeNode.start();
   agent = await kube.startAgent({ config: { kubernetes: { leaseSeconds: 15 } } });
 });
+afterEach(() => kube.api.heal());
 afterAll(async () => {
   await kube?.stop();
   expect(kube?.cluster.leftovers()).toEqual([]);
@@ -92,9 +95,58 @@ test('an annotated Job: ready, leased, checkpointed, declared complete, and only
   expect(await count('operations_total{operation="checkpoint",result="succeeded",code=""}')).toBe(before + 1);
   expect(await count('lease_events_total{kind="released"}')).toBeGreaterThan(0);
 
+  // Each step is in the log with its time, and those up to the record in it, too.
+  const { steps, seconds } = await operationEnd(agent, 'checkpoint', container);
+  const names = [
+    'resolve',
+    'pin',
+    'attach',
+    'inspect',
+    'preflight',
+    'stage',
+    'quiesced',
+    'criu-dump',
+    'resume',
+    'finalize',
+  ];
+  expect(Object.keys(steps as object)).toEqual([...names, 'publish', 'announce', 'release', 'unaccounted']);
+  const sum = Object.values(steps as Record<string, number>).reduce((total, taken) => total + taken, 0);
+  expect(sum).toBeCloseTo(Number(seconds), 2);
+  expect((record['timings'] as { step: string }[]).map(({ step }) => step)).toEqual(names);
+
   const target = runTargetPod(kube, job);
   await restoreEnded(kube, target);
   await becomesReady(kube, target);
   const restored = await kube.container(target);
   expect(await restored.check()).toMatchObject({ check: 'ok', phase: 'serving', digest });
+});
+
+test('a worker that cannot be released is ended: its Job was declared complete by then, and stays so', async () => {
+  const declaring = kube.api.gate({ verb: 'patch', resource: 'jobs' }, 'request');
+  const job = runJob(kube, {
+    containers: [sourceContainer({ command: workload('memory', '1'), readinessProbe: RUNS })],
+  });
+  const held = await declaring.next();
+  const container = await kube.container(job.podKey);
+  // In its way: a file does not take the place of a directory.
+  await mkdir(join(controlDirectory(container), SENTINELS.complete));
+  held.release();
+  declaring.open();
+  expect(await container.ended()).toMatchObject({ exit_code: 137 });
+  expect(await operationEnd(agent, 'checkpoint', container)).toMatchObject({
+    msg: 'operation failed',
+    step: 'release',
+  });
+  expect(await jobEnded(kube, job)).toBe('Failed');
+  expect(jobStatus(kube, job)).toBe('completed');
+  const event = await eventOf(kube, job.podKey, 'CheckpointFailed');
+  expect(event).toMatchObject({ type: 'Warning', message: expect.stringContaining(SENTINELS.complete) });
+});
+
+test('without the right to write Events everything else is as it should be', async () => {
+  const forbidden = kube.api.fault({ resource: 'events' }, { kind: 'forbidden' });
+  const job = runJob(kube);
+  expect([await jobEnded(kube, job), jobStatus(kube, job)]).toEqual(['Complete', 'completed']);
+  expect(forbidden.hits).toBeGreaterThan(0);
+  expect(eventReasons(kube, job.podKey)).toEqual([]);
 });

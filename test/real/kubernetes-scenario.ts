@@ -1,4 +1,5 @@
 import { ANNOTATIONS, DEFAULT_ARTIFACT_VERSION, LABELS, SCOPED_ANNOTATIONS, SENTINELS } from '../../contract/keys.ts';
+import type { Gate } from '../fakes/kube-api/gates.ts';
 import { startJobPod } from '../fakes/kube-api/job-controller.ts';
 import type { Json, KubeObject } from '../fakes/kube-api/resources.ts';
 import { eventually } from './environment/host.ts';
@@ -12,9 +13,11 @@ export const NAMESPACE = 'demo';
 export const keyOf = (name: string) => `${NAMESPACE}/${name}`;
 
 /** Answers when the worker is quiet, as checkpoint Jobs have it. */
-export const READY_PROBE: Probe = { exec: { command: ['cat', `/snapshot-control/${SENTINELS.ready}`] } };
+const READY_PROBE: Probe = { exec: { command: ['cat', `/snapshot-control/${SENTINELS.ready}`] } };
+/** Answers as soon as the container runs. */
+export const RUNS: Probe = { exec: { command: ['cat', '/proc/1/stat'] } };
 /** Answers when the worker serves. */
-export const SERVING_PROBE: Probe = { exec: { command: ['cat', '/tmp/serving'] } };
+const SERVING_PROBE: Probe = { exec: { command: ['cat', '/tmp/serving'] } };
 
 const CONTROL = { name: 'snapshot-control', emptyDir: {} };
 const controlMount = (container: string) => ({
@@ -53,6 +56,7 @@ export function targetContainer(over: Partial<ContainerSpec> = {}): ContainerSpe
 }
 
 export interface SourceJobRequest {
+  readonly name?: string;
   /** Checkpoint id; a new one without it. */
   readonly id?: string;
   readonly version?: string;
@@ -74,7 +78,7 @@ export interface SourceJob {
 
 /** Creates a checkpoint Job, and its pod as the Job controller does. */
 export function runJob(kube: KubeNode, request: SourceJobRequest = {}): SourceJob {
-  const name = freshName('job');
+  const { name = freshName('job') } = request;
   const { id = freshName('ckpt'), version = DEFAULT_ARTIFACT_VERSION, nodeName = NODE } = request;
   const { containers = [sourceContainer()], targets, annotations, pod } = request;
   const wanted = snapshotPod({ id, version, ...(targets && { containers: targets }) }, {});
@@ -191,7 +195,7 @@ export function eventReasons(kube: KubeNode, podKey: string): string[] {
   return eventsOf(kube, podKey).map((event) => String(event['reason']));
 }
 
-export function eventsOf(kube: KubeNode, podKey: string): KubeObject[] {
+function eventsOf(kube: KubeNode, podKey: string): KubeObject[] {
   return kube.api
     .list('events')
     .filter((event) => {
@@ -206,6 +210,13 @@ export async function eventOf(kube: KubeNode, podKey: string, reason: string): P
   return eventually(
     `Event ${reason} about ${podKey}`,
     () => eventsOf(kube, podKey).find((event) => event['reason'] === reason),
-    { explain: () => JSON.stringify(eventsOf(kube, podKey), undefined, 1) },
+    // After an outage it is tried again only now and then.
+    { timeoutMs: 60_000, explain: () => JSON.stringify(eventsOf(kube, podKey), undefined, 1) },
   );
+}
+
+/** Ends the calls that wait at a gate unheard, as the death of whoever made them does, and opens it. */
+export async function dropAll(gate: Gate): Promise<void> {
+  while (gate.waiting > 0) (await gate.next()).drop();
+  gate.open();
 }

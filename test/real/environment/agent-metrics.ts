@@ -1,4 +1,5 @@
 import type { Agent } from './agent.ts';
+import { eventually } from './host.ts';
 
 /** What an agent's /metrics shows now: each sample's value by its name with its labels, as it is written there. */
 export async function readMetrics(agent: Agent): Promise<ReadonlyMap<string, number>> {
@@ -9,10 +10,29 @@ export async function readMetrics(agent: Agent): Promise<ReadonlyMap<string, num
   );
 }
 
-/** What an agent answers to a readiness probe. */
-export async function readReadiness(agent: Agent): Promise<{ readonly ready: boolean; readonly reasons: string[] }> {
-  const response = await fetch(`http://127.0.0.1:${await httpPort(agent)}/readyz`);
-  return (await response.json()) as { ready: boolean; reasons: string[] };
+type Readiness = { readonly ready: boolean; readonly reasons: readonly string[] };
+
+/** What an agent answers to a readiness probe; one that does not answer is not ready. */
+export async function readReadiness(agent: Agent): Promise<Readiness> {
+  const url = `http://127.0.0.1:${await httpPort(agent)}/readyz`;
+  return await fetch(url).then(
+    async (response) => (await response.json()) as Readiness,
+    () => ({ ready: false, reasons: ['it does not answer'] }),
+  );
+}
+
+/** Waits until it follows the pods of its node. */
+export async function becomesReadyToWork(agent: Agent): Promise<void> {
+  let reasons: readonly string[] = [];
+  await eventually(
+    'that the agent is ready',
+    async () => {
+      const answer = await readReadiness(agent);
+      ({ reasons } = answer);
+      return answer.ready || undefined;
+    },
+    { explain: () => reasons.join('\n') },
+  );
 }
 
 /** Of its last start. */

@@ -18,8 +18,8 @@ import { completeJob, failJob } from '../../fakes/kube-api/job-controller.ts';
 import { FakeKubelet } from '../../fakes/kube-api/kubelet.ts';
 import type { KubeObject } from '../../fakes/kube-api/resources.ts';
 import { type KubeApi, type KubeApiOptions, startKubeApi } from '../../fakes/kube-api/server.ts';
+import { askedFor, grantsOf, readRbac } from '../../fakes/kube-api/shipped-roles.ts';
 import type { Agent, AgentRequest } from './agent.ts';
-import { readRbac } from './agent-roles.ts';
 import { Cluster } from './cluster.ts';
 import type { Container } from './container.ts';
 import { eventually } from './host.ts';
@@ -40,8 +40,7 @@ export class KubeNode {
   readonly #pods = new Map<string, KubeletPod>();
   readonly #ending = new Set<string>();
   readonly #problems: unknown[] = [];
-  #reports = Promise.resolve();
-  #releaseReports: () => void = () => undefined;
+  #isHeld = false;
 
   private constructor(cluster: Cluster, api: KubeApi) {
     this.cluster = cluster;
@@ -87,17 +86,13 @@ export class KubeNode {
     return this.#await(`container ${name} of pod ${key}`, () => this.#podOf(key)?.container(name));
   }
 
-  /** From now on the status of pods is not written. */
+  /** From now on kubelet writes no status of any pod. */
   holdReports(): void {
-    this.releaseReports();
-    this.#reports = new Promise((resolve) => {
-      this.#releaseReports = resolve;
-    });
+    this.#isHeld = true;
   }
 
   releaseReports(): void {
-    this.#releaseReports();
-    this.#reports = Promise.resolve();
+    this.#isHeld = false;
   }
 
   /** Deletes a pod, and waits until it is gone. */
@@ -106,13 +101,15 @@ export class KubeNode {
     await this.#await(`the end of pod ${key}`, () => (this.api.get('pods', key) === undefined ? true : undefined));
   }
 
-  /** Ends everything. Throws what went wrong while it stood in for kubelet. */
+  /** Ends everything. Throws what went wrong while it stood in for kubelet, and where an agent asked for what no shipped rule allows. */
   async stop(): Promise<void> {
-    this.releaseReports();
     this.api.heal();
     await Promise.all([...this.#pods.values()].map((pod) => pod.halt().catch(() => undefined)));
     await this.cluster.stop();
     await this.api.close();
+    const allowed = grantsOf(readRbac().roles);
+    const beyond = askedFor(this.api.calls()).filter((call) => !allowed.includes(call));
+    if (beyond.length > 0) this.#problems.push(new Error(`calls that no rule allows: ${beyond.join(', ')}`));
     if (this.#problems.length > 0) throw new AggregateError(this.#problems, 'the stand-in for kubelet failed');
   }
 
@@ -123,6 +120,9 @@ export class KubeNode {
 
   async #await<T>(what: string, ask: () => T | undefined): Promise<T> {
     return await eventually(what, () => {
+      const allowed = grantsOf(readRbac().roles);
+      const beyond = askedFor(this.api.calls()).filter((call) => !allowed.includes(call));
+      if (beyond.length > 0) this.#problems.push(new Error(`calls that no rule allows: ${beyond.join(', ')}`));
       if (this.#problems.length > 0) throw this.#problems[0];
       return ask();
     });
@@ -138,7 +138,7 @@ export class KubeNode {
 
   #run(pod: KubeObject): void {
     const { cluster, kubelet, claims } = this;
-    const running = new KubeletPod({ cluster, kubelet, claims, mayReport: () => this.#reports }, pod);
+    const running = new KubeletPod({ cluster, kubelet, claims, mayReport: () => !this.#isHeld }, pod);
     this.#pods.set(pod.metadata.uid, running);
     this.#note(running.running);
   }

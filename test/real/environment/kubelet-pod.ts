@@ -21,8 +21,8 @@ export interface KubeletParts {
   readonly kubelet: FakeKubelet;
   /** Where claims are on this machine. */
   readonly claims: ReadonlyMap<string, string>;
-  /** Reports of status wait for it: a real kubelet lags behind the runtime by seconds. */
-  readonly mayReport: () => Promise<void>;
+  /** A real kubelet lags behind the runtime by seconds: while this is false it writes no status. */
+  readonly mayReport: () => boolean;
 }
 
 /** How often containers are looked at and probed; a real kubelet probes once a second. */
@@ -98,8 +98,7 @@ export class KubeletPod {
 
   async #run({ metadata: { uid, name, namespace, labels = {}, annotations = {} } }: KubeObject): Promise<void> {
     const { cluster, kubelet, mayReport } = this.#parts;
-    await mayReport();
-    kubelet.admit(this.#key);
+    if (mayReport()) kubelet.admit(this.#key);
     const sharePid = this.#spec.shareProcessNamespace ?? false;
     const pod = await cluster.runPod({ name, uid, namespace, labels, annotations, sharePid });
     this.#pod = pod;
@@ -108,14 +107,11 @@ export class KubeletPod {
       const current = await this.#start(pod, spec, 0);
       this.#slots.push({ spec, current, ...fresh(), restarts: 0, last: undefined, ...running });
     }
-    await mayReport();
-    kubelet.startSandbox(this.#key, { podIp: pod.ip });
     while (!this.#stop.signal.aborted) {
       for (const slot of this.#slots) await this.#look(pod, slot);
-      await mayReport();
       if (this.#stop.signal.aborted) return;
-      this.#report();
-      if (this.#slots.every(({ exitCode }) => exitCode !== undefined)) return;
+      if (mayReport()) this.#report(pod);
+      if (this.#slots.every(({ isEndReported }) => isEndReported)) return;
       await sleep(SYNC_MS, undefined, { signal: this.#stop.signal }).catch(() => undefined);
     }
   }
@@ -159,8 +155,9 @@ export class KubeletPod {
   }
 
   /** Nothing is written where nothing is new: each write is an event for everybody who watches. */
-  #report(): void {
+  #report(pod: Pod): void {
     const { kubelet } = this.#parts;
+    if (this.#reported === '') kubelet.startSandbox(this.#key, { podIp: pod.ip });
     const facts = this.#slots.filter(({ exitCode }) => exitCode === undefined).map(factOf);
     const text = JSON.stringify(facts);
     if (text !== this.#reported) kubelet.report(this.#key, facts);

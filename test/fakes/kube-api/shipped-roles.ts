@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { parseAllDocuments } from 'yaml';
-import type { ApiCall } from '../../fakes/kube-api/calls.ts';
-import type { Role } from '../../fakes/kube-api/server.ts';
-import { REPOSITORY } from './host.ts';
+import type { Role } from './access.ts';
+import type { ApiCall } from './calls.ts';
+
+const DEPLOY = resolve(import.meta.dirname, '../../../deploy');
 
 /** What binds a role, as its manifest has it. */
 interface Binding {
@@ -21,7 +22,7 @@ export interface RbacManifest {
 /** The shipped rules: for all namespaces, or for one, which is given as `kubectl -n` gives it. */
 export function readRbac(namespace?: string): RbacManifest {
   const name = namespace === undefined ? 'agent-rbac.yaml' : 'agent-rbac-namespaced.yaml';
-  const text = readFileSync(resolve(REPOSITORY, 'deploy', name), 'utf8');
+  const text = readFileSync(resolve(DEPLOY, name), 'utf8');
   const objects = parseAllDocuments(text).map((document) => document.toJS() as Role & Binding);
   const roles = objects.filter(({ rules }) => rules !== undefined);
   const placed = roles.map((role) =>
