@@ -49,7 +49,7 @@ export interface JournalRequest {
 }
 
 /** From here on entries without further use are forgotten in memory; the file forgets them when it is next opened. */
-const MAX_ENTRIES = 10_000;
+const FORGET_FROM = 10_000;
 
 /** Opens the journal, reads it, and writes it anew with what is still useful. */
 export async function openJournal({ path, bootId }: JournalRequest): Promise<Journal> {
@@ -69,7 +69,10 @@ class FileJournal implements Journal {
   readonly warnings: readonly string[];
   readonly #bootId: string;
   readonly #file: FileHandle;
-  #entries: JournalEntry[];
+  #entries: JournalEntry[] = [];
+  /** By container: it is asked for at every look at a pod. */
+  readonly #outcomes = new Map<string, JournalEntry>();
+  #forgetAt = FORGET_FROM;
   #seq: number;
   #last: Promise<unknown> = Promise.resolve();
   #broken: unknown;
@@ -78,8 +81,8 @@ class FileJournal implements Journal {
     this.warnings = opened.warnings;
     this.#bootId = opened.bootId;
     this.#file = opened.file;
-    this.#entries = opened.entries;
     this.#seq = opened.seq;
+    for (const entry of opened.entries) this.#take(entry);
   }
 
   append(transition: Transition): Promise<JournalEntry> {
@@ -113,7 +116,7 @@ class FileJournal implements Journal {
   }
 
   outcomeOf(containerId: string): JournalEntry | undefined {
-    return this.#entries.findLast((entry) => entry.containerKey.containerId === containerId && isOutcome(entry));
+    return this.#outcomes.get(containerId);
   }
 
   refusalOf(podUid: string, container: string): JournalEntry | undefined {
@@ -143,9 +146,23 @@ class FileJournal implements Journal {
       throw this.#broken;
     }
     this.#seq = entry.seq;
-    this.#entries.push(entry);
-    if (this.#entries.length >= MAX_ENTRIES) this.#entries = worthKeeping(this.#entries, this.#bootId);
+    this.#take(entry);
+    if (this.#entries.length >= this.#forgetAt) this.#forget();
     return entry;
+  }
+
+  #take(entry: JournalEntry): void {
+    this.#entries.push(entry);
+    if (isOutcome(entry)) this.#outcomes.set(entry.containerKey.containerId, entry);
+  }
+
+  #forget(): void {
+    const kept = worthKeeping(this.#entries, this.#bootId);
+    this.#entries = [];
+    this.#outcomes.clear();
+    for (const entry of kept) this.#take(entry);
+    // Where nearly all of it is of use, the next round has as much to do: not at every entry.
+    this.#forgetAt = Math.max(FORGET_FROM, 2 * kept.length);
   }
 
   #entryOf(transition: Transition): JournalEntry {

@@ -114,6 +114,22 @@ describe('the journal', () => {
     expect((await open()).warnings).toEqual([]);
   });
 
+  it('forgets in memory the steps of what has ended, and nothing that anybody may still ask for', async () => {
+    const journal = await open();
+    await journal.append(say('before', 'failed'));
+    await journal.append(say('before', 'succeeded'));
+    await journal.append(say('open', 'started', { details: { operation: { requestId: 'of-open' } } }));
+    await journal.append(say('long', 'started', { details: { operation: { requestId: 'of-long' } } }));
+    await journal.append(say('long', 'succeeded'));
+    await Promise.all(Array.from({ length: 10_000 }, () => journal.append(say('long', 'step', { step: 'again' }))));
+    await journal.append(say('after', 'refused'));
+    expect(journal.noteOf('long')).toBeUndefined();
+    expect(journal.noteOf('open')).toEqual({ requestId: 'of-open' });
+    expect(journal.openOperations()).toMatchObject([{ operationId: 'open' }]);
+    const outcomes = ['before', 'long', 'after', 'open'].map((id) => journal.outcomeOf(`c-${id}`)?.state);
+    expect(outcomes).toEqual(['succeeded', 'succeeded', 'refused', undefined]);
+  });
+
   it('refuses what is no transition and goes on', async () => {
     const journal = await open();
     await expect(journal.append(say('a', 'nonsense' as 'step'))).rejects.toThrow();
