@@ -1,6 +1,8 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { newAgent } from '../../agent/agent.ts';
 import { parseConfig } from '../../agent/config.ts';
@@ -15,6 +17,9 @@ import type { PodSource } from '../../agent/watch/source.ts';
 import { ANNOTATIONS, LABELS } from '../../contract/keys.ts';
 import type { ContainerView, PodView } from '../../contract/pods.ts';
 import { memoryLog } from '../fakes/log.ts';
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
 
 let top: string;
 let journal: Journal;
@@ -348,6 +353,27 @@ describe('a pod that is not understood', () => {
     expect(attempts).toEqual([]);
     await say(pod());
     expect(attempts).toHaveLength(1);
+  });
+});
+
+describe('a pod that is gone', () => {
+  it.each<[string, readonly (Ended | Error)[]]>([
+    ['waited', [early]],
+    ['failed, and was to be tried again', [failed('STORAGE_FAILED')]],
+    ['failed for good', [failed('DUMP_FAILED')]],
+    ['succeeded', [done]],
+  ])('leaves nothing behind, where its operation %s', async (_, answers) => {
+    const { say, drop } = agentAtWork(answers);
+    const ask = async () => {
+      const view = pod();
+      await say(view);
+      return [view, ...view.containers].map((one) => new WeakRef<object>(one));
+    };
+    const kept = await ask();
+    await drop('uid');
+    await pass(60_000);
+    collectGarbage();
+    expect(kept.filter((one) => one.deref() !== undefined)).toEqual([]);
   });
 });
 

@@ -1,11 +1,12 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import * as grpc from '@grpc/grpc-js';
 import { describe, expect, it } from 'vitest';
-import type { PodView } from '../../contract/pods.ts';
 import { eventually, inSource, NOTE, onServer, useStage } from './kubernetes-source/stage.ts';
 
 const { stage, followed, bind, run, note } = useStage();
 setFlagsFromString('--expose-gc');
+const NO_LABELS = { metadata: { labels: null } };
 const collectGarbage = runInNewContext('gc') as () => void;
 
 describe('a node with many pods', () => {
@@ -55,21 +56,46 @@ describe('a node with many pods', () => {
     expect(looks.length).toBeLessThan(200);
   });
 
-  it('keeps nothing of pods that are gone', async () => {
-    const uid = run('stays');
+  it.each<[string, (name: string) => void | Promise<void>]>([
+    ['are deleted', (name) => void stage.api.remove('pods', `demo/${name}`)],
+    ['no longer ask for anything', (name) => void stage.api.patch('pods', `demo/${name}`, NO_LABELS)],
+    [
+      'go while the watch is away, with the history that would tell of it',
+      async (name) => {
+        await stage.api.goAway();
+        stage.api.remove('pods', `demo/${name}`);
+        stage.api.compact();
+        await stage.api.comeBack();
+      },
+    ],
+    [
+      'go while the runtime is asked about them, and fails',
+      async (name) => {
+        stage.cri.faults.set('ListContainers', [grpc.status.UNAVAILABLE, grpc.status.UNAVAILABLE]);
+        note(name, 'look');
+        stage.cri.emit();
+        stage.api.remove('pods', `demo/${name}`);
+      },
+    ],
+  ])('keeps nothing of pods that %s', async (_, end) => {
+    const stays = run('stays');
     const { pods } = await followed();
     const old: WeakRef<object>[] = [];
-    const remember = (pod: PodView | undefined) => {
+    const remember = (uid: string) => {
+      const pod = pods.pod(uid);
       if (pod === undefined) throw new Error('it is there');
-      // Both are handed out as they are kept.
-      old.push(new WeakRef(pod.annotations), new WeakRef(pod.containers));
+      // Both are handed out as they are kept. Pods without containers share one empty list.
+      old.push(new WeakRef(pod.annotations));
+      if (pod.containers.length > 0) old.push(new WeakRef(pod.containers));
     };
-    for (let round = 1; round <= 20; round += 1) {
-      const other = run(`pod-${round}`);
-      await eventually(() => expect(pods.pod(other)?.containers).toHaveLength(1));
-      remember(pods.pod(other));
-      stage.api.remove('pods', `demo/pod-${round}`);
-      stage.cri.drop(other);
+    for (let round = 1; round <= 5; round += 1) {
+      const [running, coming] = [run(`running-${round}`), bind(`coming-${round}`)];
+      await eventually(() => expect(pods.pod(running)?.containers).toHaveLength(1));
+      await eventually(() => expect(pods.pod(coming)).toBeDefined());
+      remember(running);
+      remember(coming);
+      for (const name of ['running', 'coming']) await end(`${name}-${round}`);
+      stage.cri.drop(running);
       note('stays', `${round}`);
       await eventually(() => expect(inSource(pods)).toEqual(onServer(stage)));
     }
@@ -77,6 +103,6 @@ describe('a node with many pods', () => {
       collectGarbage();
       expect(old.filter((one) => one.deref() !== undefined)).toEqual([]);
     });
-    expect(pods.pod(uid)?.containers).toHaveLength(1);
+    expect([...pods.pods()].map(({ uid }) => uid)).toEqual([stays]);
   });
 });
