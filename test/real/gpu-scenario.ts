@@ -1,8 +1,11 @@
-import { execFileSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { type Answer, connectTo } from '../flow/grpc/client.ts';
 import { standinPath } from '../native/programs.ts';
 import { Standin, type StandinGpu, standinGpu } from '../native/standin/standin.ts';
+import type { Agent } from './environment/agent.ts';
 import type { Cluster } from './environment/cluster.ts';
 import type { Container, JsonLine } from './environment/container.ts';
 import { eventually } from './environment/host.ts';
@@ -17,6 +20,8 @@ export interface GpuNode {
   readonly gpus: readonly StandinGpu[];
   /** What a container gets that is to see these GPUs: device nodes by their numbers, and the stand-in's directories. */
   visible(...minors: readonly number[]): Pick<ContainerRequest, 'devices' | 'mounts' | 'env'>;
+  /** Takes memory of a GPU, until the function that it returns is called. */
+  fill(minor: number, bytes: number): Promise<() => void>;
   /** The same with device nodes that are mounted one by one, as the older NVIDIA runtimes do. */
   mounted(...minors: readonly number[]): Pick<ContainerRequest, 'devices' | 'mounts' | 'env'>;
 }
@@ -47,7 +52,7 @@ export function gpuConfig(directory: string, over: Readonly<Record<string, unkno
 }
 
 export function makeGpuNode(directory: string, count = 4): GpuNode {
-  const gpus = Array.from({ length: count }, (_, index) => standinGpu(index, { bytes: 256 << 20 }));
+  const gpus = Array.from({ length: count }, (_, index) => standinGpu(index, { bytes: 2 ** 30 }));
   const standin = new Standin(directory, gpus);
   for (const name of ['bin', 'reports', 'nodes', 'device-files']) mkdirSync(join(directory, name), { recursive: true });
   copyFileSync(standinPath('standin-worker'), join(directory, 'bin/standin-worker'));
@@ -79,6 +84,19 @@ export function makeGpuNode(directory: string, count = 4): GpuNode {
     standin,
     gpus,
     visible: (...minors) => ({ ...seen(minors), devices: nodesOf(minors) }),
+    fill: async (minor, bytes) => {
+      const memory = join(directory, 'memory', `${gpus[minor]?.uuid}`);
+      mkdirSync(memory, { recursive: true });
+      const file = join(memory, 'filler');
+      writeFileSync(file, '');
+      truncateSync(file, bytes);
+      // Memory is in use as long as somebody holds the lock on it.
+      const holder = spawn('flock', ['-x', file, 'sh', '-c', 'echo held; exec cat'], {
+        stdio: ['pipe', 'pipe', 'ignore'],
+      });
+      await once(holder.stdout, 'data');
+      return () => holder.stdin.end();
+    },
     mounted: (...minors) => ({ ...seen(minors), mounts: [...seen(minors).mounts, ...nodesOf(minors)] }),
   };
 }
@@ -130,19 +148,43 @@ export async function runGpuSource(
 
 type CudaState = 'running' | 'locked' | 'saved' | 'failed';
 
-/** The states of all CUDA processes in the cluster's containers, as their restore threads say. */
-export function cudaStates(cluster: Cluster): CudaState[] {
-  const ours = processes().filter(({ cgroups }) => cgroups.includes(basename(cluster.directory)));
-  return ours.flatMap(({ pid }) => {
-    const threads = readdirSync(`/proc/${pid}/task`).map((tid) =>
-      readFileSync(`/proc/${pid}/task/${tid}/comm`, 'utf8'),
-    );
-    return threads.flatMap((comm) => (/^standin:(\w+)/.exec(comm)?.[1] as CudaState | undefined) ?? []);
-  });
+/** The states of all CUDA processes in the cluster's containers, or in one of them, as their restore threads say. */
+export function cudaStates(cluster: Cluster, container?: Container): CudaState[] {
+  const place = container?.id ?? basename(cluster.directory);
+  const ours = processes().filter(({ cgroups }) => cgroups.includes(place));
+  return ours.flatMap(({ pid }) => stateOf(pid) ?? []);
 }
 
-/** Waits until a CUDA process of the cluster is in this state. */
-export async function cudaStateSeen(cluster: Cluster, state: CudaState, timeoutMs = 20_000): Promise<void> {
-  const look = () => (cudaStates(cluster).includes(state) ? true : undefined);
-  await eventually(`a CUDA process that is ${state}`, look, { timeoutMs });
+function stateOf(pid: number): CudaState | undefined {
+  try {
+    const names = readdirSync(`/proc/${pid}/task`).map((tid) => readFileSync(`/proc/${pid}/task/${tid}/comm`, 'utf8'));
+    return names.map((name) => /^standin:(\w+)/.exec(name)?.[1] as CudaState | undefined).find((state) => state);
+  } catch {
+    return undefined; // It ended meanwhile.
+  }
+}
+
+/** Waits until a CUDA process of the container is in this state. */
+export async function cudaStateSeen(cluster: Cluster, container: Container, state: CudaState): Promise<void> {
+  const look = () => (cudaStates(cluster, container).includes(state) ? true : undefined);
+  await eventually(`a CUDA process that is ${state}`, look, { timeoutMs: 60_000 });
+}
+
+/** Has a container checkpointed by a call of the agent's service, as a restored one can only be. */
+export async function checkpointByCall(agent: Agent, container: Container, id: string): Promise<Answer> {
+  const client = connectTo(`unix:${agent.apiSocket}`);
+  try {
+    const request = { request_id: id, target: { container_id: container.id }, checkpoint_id: id };
+    const { name } = await client.ask('Checkpoint', { ...request, after: 'AFTER_CHECKPOINT_RESUME' });
+    return await eventually(
+      `the end of operation ${name}`,
+      async () => {
+        const operation = await client.ask('GetOperation', { name });
+        return operation.done ? operation : undefined;
+      },
+      { timeoutMs: 60_000 },
+    );
+  } finally {
+    client.close();
+  }
 }
