@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { ProcessId } from '../host/native.ts';
 import type { GpuPair } from './device-map.ts';
 import type { CudaCall } from './driver-errors.ts';
+import type { ToldUsage } from './usage.ts';
 import type { CudaWorkers } from './workers.ts';
 
 /* What the driver is asked about processes, typed. Each call takes one worker, and throws CudaError. */
@@ -27,11 +28,8 @@ const state = z.object({ ok: z.literal(true), state: z.enum(STATES) });
 const thread = z.object({ ok: z.literal(true), tid: z.int().positive() });
 const usage = z.object({
   ok: z.literal(true),
-  processes: z.array(z.object({ pid: z.int().positive(), gpu: z.string(), bytes: z.int().nonnegative() })),
+  processes: z.array(z.object({ pid: z.int().positive(), gpu: z.string(), bytes: z.int().nonnegative().nullable() })),
 });
-
-/** Device memory of one process on one GPU, by the UUID of the GPU. */
-export type DeviceUsage = z.infer<typeof usage>['processes'][number];
 
 export interface CudaCalls {
   state(process: CudaProcess, deadlineMs: number): Promise<CudaState>;
@@ -42,8 +40,8 @@ export interface CudaCalls {
   checkpoint(process: CudaProcess, deadlineMs: number): Promise<number>;
   restore(process: CudaProcess, pairs: readonly GpuPair[], deadlineMs: number): Promise<number>;
   unlock(process: CudaProcess, deadlineMs: number): Promise<number>;
-  /** Device memory of all processes of this node. */
-  usage(deadlineMs: number): Promise<readonly DeviceUsage[]>;
+  /** Device memory of all processes of this node, as NVML tells it. */
+  usage(deadlineMs: number): Promise<readonly ToldUsage[]>;
 }
 
 export function cudaCalls(workers: Pick<CudaWorkers, 'ask'>): CudaCalls {

@@ -2,11 +2,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { GpuUser } from '../container/gpu-users.ts';
 import { isEnding, readProcess } from '../container/tree.ts';
 import { type Reason, SnapshotError } from '../errors.ts';
-import type { CudaCalls, CudaProcess, DeviceUsage } from './calls.ts';
+import type { CudaCalls, CudaProcess } from './calls.ts';
 import { bringBack, type Comeback } from './comeback.ts';
 import { CudaError } from './driver-errors.ts';
 import type { CudaLimits } from './limits.ts';
 import { leftoverProblems, lookAgain } from './processes.ts';
+import { type DeviceUsage, totalBytes } from './usage.ts';
 
 export interface HoldRequest {
   readonly calls: CudaCalls;
@@ -14,6 +15,8 @@ export interface HoldRequest {
   readonly limits: (deviceBytes: number) => CudaLimits;
   /** The processes of the container that have to do with the GPU, as they are now. */
   readonly users: () => Promise<readonly GpuUser[]>;
+  /** Device memory of processes that run or are locked. */
+  readonly measure: (processes: readonly CudaProcess[]) => Promise<readonly DeviceUsage[]>;
   /** Told of processes before they are locked: whoever comes after a crash must know which to bring back. */
   readonly beforeLock: (processes: readonly CudaProcess[]) => Promise<void>;
 }
@@ -111,7 +114,7 @@ export class CudaHold {
   }
 
   get #limits(): CudaLimits {
-    return this.#request.limits(this.#usage.reduce((sum, { bytes }) => sum + bytes, 0));
+    return this.#request.limits(totalBytes(this.#usage));
   }
 
   async #lockAll(processes: readonly CudaProcess[]): Promise<void> {
@@ -120,8 +123,8 @@ export class CudaHold {
     this.#held.push(...fresh);
     this.#beganMs ??= performance.now();
     await this.#all(fresh, (held) => this.#lockOne(held));
-    const usage = await this.#request.calls.usage(this.#limits.callMs);
-    this.#usage = [...this.#usage, ...usage.filter(({ pid }) => fresh.some(({ process }) => process.id.pid === pid))];
+    const measured = await this.#request.measure(fresh.map(({ process }) => process));
+    this.#usage = [...this.#usage, ...measured];
   }
 
   async #lockOne(held: Held): Promise<void> {

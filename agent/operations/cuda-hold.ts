@@ -3,6 +3,7 @@ import { readTree } from '../container/tree.ts';
 import { cudaCalls } from '../cuda/calls.ts';
 import { CudaHold, type Release } from '../cuda/hold.ts';
 import { cudaLimits } from '../cuda/limits.ts';
+import { usageOf } from '../cuda/usage.ts';
 import { SnapshotError } from '../errors.ts';
 import type { CheckpointWanted } from '../plan/decide.ts';
 import type { Attempt } from './attempt.ts';
@@ -14,9 +15,12 @@ import { killContainer } from './target.ts';
 export function holdCuda(context: AgentContext, attempt: Attempt, { root, cuda }: Subject): CudaHold {
   const { procRoot } = context.config.host;
   const { cuda: rules } = context.config;
+  const calls = cudaCalls(context.cuda);
   return new CudaHold({
-    calls: cudaCalls(context.cuda),
+    calls,
     procRoot,
+    measure: async (processes) =>
+      usageOf(await calls.usage(rules.callSeconds * 1000), processes, cuda?.gpus ?? []).usage,
     limits: (bytes) => cudaLimits(rules, bytes),
     users: async () => gpuUsers(procRoot, await readTree(procRoot, root.id.pid)),
     beforeLock: (processes) => attempt.note('cuda-held', { processes, deviceBytes: cuda?.deviceBytes ?? 0 }),

@@ -3,14 +3,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type GpuUser, gpuUsers } from '../container/gpu-users.ts';
 import { type MemoryRoom, memoryRoom } from '../container/memory-room.ts';
 import type { TreeProcess } from '../container/tree.ts';
-import { type CudaCalls, type CudaProcess, cudaCalls, type DeviceUsage, describeProcess } from '../cuda/calls.ts';
+import { type CudaCalls, type CudaProcess, cudaCalls, describeProcess } from '../cuda/calls.ts';
 import { sourceProblems } from '../cuda/gpu-rules.ts';
 import { mebibytes, type NodeGpu } from '../cuda/gpus.ts';
 import { findCudaProcesses } from '../cuda/processes.ts';
+import { type DeviceUsage, totalBytes, usageOf } from '../cuda/usage.ts';
 import type { CudaDriver } from '../cuda/workers.ts';
 import { asSnapshotError, type Reason } from '../errors.ts';
 import type { AgentContext } from './context.ts';
-import { gpusOf } from './gpus-of.ts';
+import { gpusOf, type SeenGpus } from './gpus-of.ts';
 import type { Target } from './target.ts';
 
 /** What a workload has to do with CUDA, seen before it is touched. */
@@ -20,6 +21,8 @@ export interface CudaSubject {
   readonly processes: readonly CudaProcess[];
   /** All that the container sees, in the order of their ordinals inside it. */
   readonly gpus: readonly NodeGpu[];
+  readonly given: SeenGpus['source'];
+  readonly environment: SeenGpus['environment'];
   readonly usage: readonly DeviceUsage[];
   readonly deviceBytes: number;
   /** Files by the name of libcuda that the processes have mapped. */
@@ -81,7 +84,8 @@ function withoutDriver(users: readonly GpuUser[], why: string): CudaSubject {
     advice: 'Mend the driver of the node, or show the agent where its libraries are (cuda.libcuda).',
   };
   const nothing = { processes: [], gpus: [], usage: [], deviceBytes: 0, libraries: [], launchJob: false };
-  return { driver: undefined, ...nothing, reasons: [reason], warnings: [] };
+  const environment = { visibleDevices: undefined, deviceOrder: undefined };
+  return { driver: undefined, ...nothing, given: 'visible', environment, reasons: [reason], warnings: [] };
 }
 
 async function lookAtGpus(
@@ -96,23 +100,23 @@ async function lookAtGpus(
 ) {
   const { driver, calls, callMs, found } = seen;
   const { processes } = found;
-  const all = await calls.usage(callMs);
-  const usage = all.filter(({ pid }) => processes.some(({ id }) => id.pid === pid));
-  const deviceBytes = usage.reduce((sum, { bytes }) => sum + bytes, 0);
   const container = await gpusOf(context, target);
   const { gpus } = container;
+  const { usage, isMeasured } = usageOf(await calls.usage(callMs), processes, gpus);
+  const deviceBytes = totalBytes(usage);
   const rules = sourceProblems(gpus, driver.version, context.config.cuda);
   const room = await memoryRoom(context.config.host, target.main.id.pid);
   return {
     ...{ driver, processes, gpus, usage, deviceBytes },
+    ...{ given: container.source, environment: container.environment },
     reasons: [
       ...found.reasons,
       ...container.reasons,
       ...(gpus.length + container.reasons.length === 0 && processes.length > 0 ? [noGpuSeen(processes)] : []),
       ...rules.reasons,
-      ...copiesProblem(deviceBytes, room),
+      ...(isMeasured ? copiesProblem(deviceBytes, room) : []),
     ],
-    warnings: [...found.warnings, ...rules.warnings],
+    warnings: [...found.warnings, ...rules.warnings, ...(isMeasured ? [] : [unmeasured(processes, deviceBytes)])],
   };
 }
 
@@ -123,6 +127,17 @@ function noGpuSeen(processes: readonly CudaProcess[]): Reason {
     found: processes.map(describeProcess).join('; '),
     wanted: 'the device nodes of its GPUs',
     advice: 'Give the container its GPUs by a device plugin, DRA or CDI.',
+  };
+}
+
+function unmeasured(processes: readonly CudaProcess[], deviceBytes: number): Reason {
+  return {
+    code: 'CUDA_MEMORY_UNKNOWN',
+    message:
+      'NVML does not tell how much device memory the processes have: all that is in use on their GPUs is taken for theirs',
+    found: `${mebibytes(deviceBytes)} MiB in use`,
+    wanted: `the memory of ${processes.map(({ id }) => id.pid).join(', ')}`,
+    advice: 'Run the agent in the PID namespace of the host (hostPID).',
   };
 }
 

@@ -1,5 +1,6 @@
 import { controlDir } from '../container/control.ts';
-import type { CudaProcess, DeviceUsage } from '../cuda/calls.ts';
+import type { CudaProcess } from '../cuda/calls.ts';
+import type { DeviceUsage } from '../cuda/usage.ts';
 import type { CheckpointWanted } from '../plan/decide.ts';
 import type { RecordDraft } from '../store/publish.ts';
 import { AGENT_VERSION } from '../version.ts';
@@ -93,6 +94,9 @@ function cudaDraft(
       mps,
       virtualization,
     })),
+    given: cuda.given,
+    visibleDevices: cuda.environment.visibleDevices ?? null,
+    deviceOrder: cuda.environment.deviceOrder ?? null,
     processes: cudaProcesses.map(({ innerPid, id }) => ({
       pid: innerPid,
       deviceBytes: bytesOf(({ pid }) => pid === id.pid),

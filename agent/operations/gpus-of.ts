@@ -10,6 +10,7 @@ import type { Target } from './target.ts';
 export interface SeenGpus {
   readonly gpus: readonly NodeGpu[];
   readonly source: ContainerGpus['source'];
+  readonly environment: ContainerGpus['environment'];
   readonly reasons: readonly Reason[];
 }
 
@@ -30,6 +31,7 @@ export async function gpusOf(context: AgentContext, target: Target): Promise<See
     if (failure.code !== 'GPU_IDENTITY') throw failure;
     const { code, message, advice, reasons } = failure;
     const reason = { code, message, found: message, wanted: 'GPUs that are told by all alike', advice };
-    return { gpus: [], source: 'visible', reasons: reasons.length > 0 ? reasons : [reason] };
+    const environment = { visibleDevices: undefined, deviceOrder: undefined };
+    return { gpus: [], source: 'visible', environment, reasons: reasons.length > 0 ? reasons : [reason] };
   }
 }

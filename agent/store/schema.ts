@@ -76,6 +76,11 @@ const cudaPart = z.strictObject({
     }),
     256,
   ),
+  /** Who said which GPUs the container was given; `visible`: nobody, it is what it saw. */
+  given: z.enum(['dra', 'podResources', 'visible']),
+  /** What of the container's environment says in which order CUDA counts GPUs. Null: not set. */
+  visibleDevices: text(4096).nullable(),
+  deviceOrder: text(64).nullable(),
   /** The CUDA processes, by their PIDs inside the container. */
   processes: list(z.strictObject({ pid: z.int().positive(), deviceBytes: count }), 65_536),
   /** Whether the driver restored them at the source after the dump. */

@@ -3,6 +3,7 @@ import { gpuUsers } from '../../../agent/container/gpu-users.ts';
 import { readTree } from '../../../agent/container/tree.ts';
 import type { CudaProcess } from '../../../agent/cuda/calls.ts';
 import { CudaHold } from '../../../agent/cuda/hold.ts';
+import { usageOf } from '../../../agent/cuda/usage.ts';
 import { makeProcfs, type Procfs, type FakeProcess as ShownProcess } from '../../fakes/procfs.ts';
 import { FakeDriver, type Fault } from './fake-driver.ts';
 
@@ -41,6 +42,7 @@ function holdOf(): CudaHold {
     calls: driver.calls,
     procRoot: procfs.root,
     limits: () => LIMITS,
+    measure: async (processes) => usageOf(await driver.calls.usage(1_000), processes, []).usage,
     users: async () => gpuUsers(procfs.root, await readTree(procfs.root, 10)),
     beforeLock: async (processes: readonly CudaProcess[]) => {
       noted.push(processes.map(({ id }) => id.pid));
