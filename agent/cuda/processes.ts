@@ -87,13 +87,20 @@ export function leftoverProblems(users: readonly GpuUser[]): Reason[] {
   });
 }
 
+/** Quick questions about many processes: no reason to start a worker for each. */
+export const LOOKS_AT_ONCE = 4;
+
 async function ask(calls: Pick<CudaCalls, 'restoreThread'>, users: readonly GpuUser[], callMs: number) {
-  const asked = await Promise.all(
-    users.map(async (user): Promise<Asked> => {
-      const process = processOf(user);
-      return { user, process, isCuda: await hasRestoreThread(calls, process, callMs) };
-    }),
-  );
+  const asked: Asked[] = [];
+  for (let at = 0; at < users.length; at += LOOKS_AT_ONCE)
+    asked.push(
+      ...(await Promise.all(
+        users.slice(at, at + LOOKS_AT_ONCE).map(async (user): Promise<Asked> => {
+          const process = processOf(user);
+          return { user, process, isCuda: await hasRestoreThread(calls, process, callMs) };
+        }),
+      )),
+    );
   return { asked, own: asked.filter(({ isCuda }) => isCuda) };
 }
 

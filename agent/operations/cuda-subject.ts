@@ -6,7 +6,7 @@ import type { TreeProcess } from '../container/tree.ts';
 import { type CudaCalls, type CudaProcess, cudaCalls, describeProcess } from '../cuda/calls.ts';
 import { sourceProblems } from '../cuda/gpu-rules.ts';
 import { mebibytes, type NodeGpu } from '../cuda/gpus.ts';
-import { findCudaProcesses } from '../cuda/processes.ts';
+import { findCudaProcesses, LOOKS_AT_ONCE } from '../cuda/processes.ts';
 import { type DeviceUsage, totalBytes, usageOf } from '../cuda/usage.ts';
 import type { CudaDriver } from '../cuda/workers.ts';
 import { asSnapshotError, type Reason } from '../errors.ts';
@@ -57,7 +57,7 @@ export async function inspectCuda(
   }
   const calls = cudaCalls(context.cuda);
   const callMs = context.config.cuda.callSeconds * 1000;
-  context.cuda.prepare(users.length);
+  context.cuda.prepare(Math.min(users.length, LOOKS_AT_ONCE));
   const find = () => findCudaProcesses(calls, users, { driver: driver.version, callMs });
   let found = await find();
   // A process that is becoming a CUDA process holds the GPU before the driver knows it.
@@ -67,6 +67,8 @@ export async function inspectCuda(
     found = await find();
   }
   if (found.processes.length === 0 && !isHeld) return undefined;
+  // Each of them is locked by a worker of its own, which starts meanwhile.
+  context.cuda.prepare(found.processes.length);
   return {
     ...(await lookAtGpus(context, target, { driver, calls, callMs, found })),
     libraries: [...new Set(users.flatMap(({ libcuda }) => libcuda))].sort(),

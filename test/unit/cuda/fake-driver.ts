@@ -1,5 +1,6 @@
 import type { CudaCalls, CudaProcess, CudaState } from '../../../agent/cuda/calls.ts';
 import { type CudaCall, CudaError, driverError } from '../../../agent/cuda/driver-errors.ts';
+import type { CudaWorkers } from '../../../agent/cuda/workers.ts';
 
 /** How a call goes wrong. `-after`: the driver did it all the same, and only the answer is lost. */
 export type Fault = 'refused' | 'died' | 'died-after' | 'hung' | 'hung-after' | 'undead';
@@ -39,6 +40,18 @@ export class FakeDriver {
   };
   /** The maps of all restores. */
   readonly pairs: string[] = [];
+
+  /** The same driver behind the line protocol of workers. */
+  readonly workers: Pick<CudaWorkers, 'ask' | 'prepare'> = {
+    prepare: () => undefined,
+    ask: async ({ call, args, shape }) => {
+      const process = { id: { pid: Number(args[0]), start: 0 }, innerPid: 0, comm: '' };
+      const state = call === 'state' ? await this.calls.state(process, 0) : undefined;
+      if (call === 'restore') await this.calls.restore(process, [], 0);
+      if (call === 'unlock') await this.calls.unlock(process, 0);
+      return shape.parse({ ok: true, seconds: 0, state });
+    },
+  };
 
   add(pid: number, process: Partial<FakeProcess> = {}): CudaProcess {
     this.processes.set(pid, { state: 'running', ...process });
