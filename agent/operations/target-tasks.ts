@@ -1,5 +1,5 @@
 import { lookAtTasks } from '../container/tasks.ts';
-import { readProcess } from '../container/tree.ts';
+import { isEnding, readProcess } from '../container/tree.ts';
 import { readProcesses } from '../criu/images/processes.ts';
 import { SnapshotError } from '../errors.ts';
 import type { ProcessId } from '../host/native.ts';
@@ -71,7 +71,7 @@ export async function endContainer(context: AgentContext, target: Target): Promi
 export async function confirmAlive(context: AgentContext, revived: Revived): Promise<void> {
   const process = await readProcess(context.config.host.procRoot, revived.root.pid);
   const isGone = process === undefined || process.stat.start !== revived.root.start;
-  if (isGone || process.stat.state === 'Z' || process.stat.state === 'X')
+  if (isGone || isEnding(process))
     throw new SnapshotError(
       'RESTORE_FAILED',
       'the restored process ended as soon as it was continued: look at its log',
