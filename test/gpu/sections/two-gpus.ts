@@ -6,7 +6,7 @@ import { type Finished, requireSuccess } from '../harness/operations.ts';
 import { requireIntact, requireNoArtifact, settled } from './aftermath.ts';
 import { moveWorker, reportOperation } from './restored.ts';
 
-const MEBIBYTES = 2048;
+const MEBIBYTES = 1024;
 
 interface Pair {
   readonly bench: Bench;
@@ -21,11 +21,11 @@ export const twoGpus: Section = {
   gpus: 2,
   run: async (bench) => {
     const pair: Pair = { bench, stand: await bench.startStand(), driver: await bench.openDriver() };
+    await swappedContainers(pair);
+    await collective(pair);
     await oneProcess(pair);
     await twoProcesses(pair);
-    await swappedContainers(pair);
     await swappedInPlace(pair);
-    await collective(pair);
     await peerAccess(bench);
   },
 };
