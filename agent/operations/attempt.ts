@@ -131,14 +131,19 @@ const REFUSALS: ReadonlySet<string> = new Set([
   'POD_INVALID',
 ]);
 
-/** The outcome of steps that ended this way. */
+/** The outcome of steps that ended this way. `isTouched`: past what could be undone, where nothing is refused any more. */
 export function outcomeOf(
-  result: { failure: SnapshotError | undefined; failedStep: string | undefined; timings: Outcome['timings'] },
+  result: {
+    failure: SnapshotError | undefined;
+    failedStep: string | undefined;
+    timings: Outcome['timings'];
+    isTouched?: boolean;
+  },
   figures: Readonly<Record<string, number>>,
 ): Outcome {
-  const { failure, failedStep, timings } = result;
+  const { failure, failedStep, timings, isTouched = false } = result;
   if (failure === undefined) return { result: 'succeeded', timings, figures };
-  return { result: isRefusal(failure) ? 'refused' : 'failed', failure, failedStep, timings, figures };
+  return { result: !isTouched && isRefusal(failure) ? 'refused' : 'failed', failure, failedStep, timings, figures };
 }
 
 /** The journal's last word on an operation. */

@@ -36,7 +36,10 @@ export interface Journal {
   outcomes(): JournalEntry[];
   /** How the last operation on a container ended, or undefined where none did, in this boot or an earlier one. */
   outcomeOf(containerId: string): JournalEntry | undefined;
-  /** The last refusal of a restore for this container of a pod, whichever container id it had, of this boot or an earlier one. */
+  /**
+   * The last refusal of a restore for this container of a pod, whichever container id it had, of this boot or an earlier one; or the last
+   * that found its artifact damaged when it was too late to refuse it.
+   */
   refusalOf(podUid: string, container: string): JournalEntry | undefined;
   /** The restored containers of this boot whose process is to be guarded: armed, and not ended. */
   restoredContainers(): JournalEntry[];
@@ -121,7 +124,9 @@ class FileJournal implements Journal {
 
   refusalOf(podUid: string, container: string): JournalEntry | undefined {
     const isSame = (entry: JournalEntry) => entry.pod.uid === podUid && entry.container === container;
-    return this.#entries.findLast((entry) => entry.kind === 'restore' && entry.state === 'refused' && isSame(entry));
+    const isHopeless = ({ state, details }: JournalEntry) =>
+      state === 'refused' || details['code'] === 'ARTIFACT_CORRUPT';
+    return this.#entries.findLast((entry) => entry.kind === 'restore' && isHopeless(entry) && isSame(entry));
   }
 
   restoredContainers(): JournalEntry[] {

@@ -273,12 +273,13 @@ async function perform(context: AgentContext, request: Request, target: Target, 
   const letGo = async () => {
     if (hold.filled) await hold.get().stop();
   };
-  const outcome = outcomeOf(result, {
+  const figures = {
     filledBytes,
     ...(isOnGpu ? { deviceBytes: deviceBytesOf(artifact.get().record) } : {}),
     ...(artifact.filled ? { criuBytes: artifact.get().record.sizes.criuBytes } : {}),
     ...(isPrefetched ? {} : { unprefetchedBytes: filledBytes }),
-  });
+  };
+  const outcome = outcomeOf({ ...result, isTouched }, figures);
   const details = artifact.filled ? { artifact: artifact.get().record.operationId } : {};
   if (result.failure === undefined) {
     target.handOver();

@@ -87,6 +87,18 @@ describe('the journal', () => {
     expect((await after.append(say('d', 'started'))).seq).toBe(5);
   });
 
+  it('knows what a container of a pod was refused for, and what turned out to be damaged when it was too late for that', async () => {
+    const journal = await open();
+    const refusal = () => journal.refusalOf('u', 'main')?.operationId;
+    await journal.append(say('passes', 'failed', { details: { code: 'STORAGE_FAILED' } }));
+    expect(refusal()).toBeUndefined();
+    await journal.append(say('refused', 'refused', { details: { code: 'RESTORE_REFUSED' } }));
+    expect(refusal()).toBe('refused');
+    await journal.append(say('damaged', 'failed', { details: { code: 'ARTIFACT_CORRUPT' } }));
+    await journal.append(say('elsewhere', 'refused', { container: 'side' }));
+    expect(refusal()).toBe('damaged');
+  });
+
   it('bears a torn last line at every length, without a warning', async () => {
     const journal = await open();
     await journal.append(say('a', 'started'));

@@ -108,6 +108,12 @@ describe('an attempt in the journal', () => {
     expect(journal.outcomeOf('c')).toMatchObject({ state: 'refused', details: { result: 'refused', retry: false } });
   });
 
+  it('is no refusal once the container was changed, whatever was found', () => {
+    const damaged = { failure: new SnapshotError('ARTIFACT_CORRUPT', 'a block'), failedStep: 'fill', timings: [] };
+    const results = [false, true].map((isTouched) => outcomeOf({ ...damaged, isTouched }, {}).result);
+    expect(results).toEqual(['refused', 'failed']);
+  });
+
   it('is no refusal for any failure that may pass', () => {
     const passing = (Object.keys(ERRORS) as ErrorCode[]).filter((code) => ERRORS[code].retryable);
     for (const code of passing) expect(failure(code).result, code).toBe('failed');
