@@ -72,9 +72,9 @@ describe('of others', () => {
 
   test.each(['Checkpoint', 'Restore'])('it can start no %s, by whichever name', async (method) => {
     const { container } = foreign;
-    const byName = tenant.ask(method, { ...ids, target: foreign.target });
-    const byNobody = tenant.ask(method, { ...ids, target: { ...foreign.target, pod: 'nobody' } });
-    expect([await refused(byName), await refused(byNobody)]).toEqual([FORBIDDEN, FORBIDDEN]);
+    // Whether anything is there makes no difference.
+    for (const target of [foreign.target, { ...foreign.target, pod: 'nobody' }])
+      expect(await refused(tenant.ask(method, { ...ids, target }))).toEqual(FORBIDDEN);
     const targets = [{ container_id: container.id }, { ...own.target, container_id: container.id }];
     for (const target of targets)
       expect(await refused(tenant.ask(method, { ...ids, target }))).toEqual(notFound('CONTAINER_NOT_FOUND'));
