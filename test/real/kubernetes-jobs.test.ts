@@ -142,6 +142,8 @@ describe('what a Job was declared stays', () => {
     expect(await (await kube.container(job.podKey)).ended()).toMatchObject({ exit_code: 137 });
     expect(await jobEnded(kube, job)).toBe('Failed');
     expect([jobStatus(kube, job), existsSync(artifactOf(job)), declarations(job)]).toEqual(['failed', false, []]);
+    expect((await eventOf(kube, job.podKey, 'CheckpointFailed'))['message']).toContain('was declared failed');
+    expect(eventReasons(kube, job.podKey)).toEqual(['CheckpointFailed']);
   });
 
   test('failed by somebody else in the middle: the artifact is there, and the worker is ended rather than released', async () => {

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -114,6 +115,21 @@ describe('a checkpoint', () => {
       await eventually('that its lease is gone', () => kube.api.get('leases', job.jobKey) === undefined || undefined);
     expect([reasons, reasons.slice(0, 1)], write).toContainEqual(eventReasons(kube, job.podKey));
   });
+
+  test.each(each(5).filter(([nth]) => nth > 2))(
+    'that is refused, and whose agent is killed at its write number %d, at the %s',
+    async (nth, moment) => {
+      let job = source;
+      const write = await killAtWrite(nth, moment, () => {
+        job = runJob(kube, { pod: { shareProcessNamespace: true } });
+      });
+      expect([await jobEnded(kube, job), jobStatus(kube, job)], write).toEqual(['Failed', 'failed']);
+      expect(await (await kube.container(job.podKey)).ended()).toMatchObject({ exit_code: 137 });
+      expect(existsSync(artifactPath(kube.cluster.volume, job))).toBe(false);
+      await eventOf(kube, job.podKey, 'CheckpointFailed');
+      expect(eventReasons(kube, job.podKey)).toEqual(['CheckpointRequested', 'CheckpointFailed']);
+    },
+  );
 
   test('whose agent is killed while CRIU dumps is made by the next one', async () => {
     let job = source;

@@ -89,6 +89,7 @@ const PROVEN: Readonly<Record<string, readonly (readonly [promise: string, file:
     ],
     ['in CRIU', 'real/faults', 'in a Job: its container is ended'],
     ['at the release of the worker', 'real/kubernetes-checkpoint', 'a worker that cannot be released is ended'],
+    ['though its agent dies', 'real/kubernetes-kills', 'that is refused, and whose agent is killed'],
     ['overwrites nothing', 'real/kubernetes-jobs', 'failed by somebody else in the middle'],
     ['while the API is away', 'real/kubernetes-outages', 'an outage longer than the lease'],
     ['after it was complete: no more', 'real/kubernetes-jobs', 'a container that fails afterwards changes nothing'],
