@@ -1,6 +1,6 @@
 import { gpuUsers } from '../container/gpu-users.ts';
 import { readTree } from '../container/tree.ts';
-import { cudaCalls } from '../cuda/calls.ts';
+import { cudaCalls, describeProcess } from '../cuda/calls.ts';
 import { CudaHold, type Release } from '../cuda/hold.ts';
 import { cudaLimits } from '../cuda/limits.ts';
 import { usageOf } from '../cuda/usage.ts';
@@ -37,11 +37,10 @@ export async function comeBack(hold: CudaHold): Promise<Release> {
 
 /** What a failed comeback is to be told as: a process that is lost comes before one of which nobody knows. */
 function comebackFailure({ comebacks }: Release): SnapshotError | undefined {
-  const bad =
-    comebacks.find(({ end }) => end === 'lost') ?? comebacks.find(({ end }) => end === 'unknown') ?? undefined;
+  const bad = comebacks.find(({ end }) => end === 'lost') ?? comebacks.find(({ end }) => end === 'unknown');
   if (bad === undefined) return undefined;
   const { process, failure, end } = bad;
-  const who = `process ${process.innerPid} (${process.comm}, ${process.id.pid} on the host)`;
+  const who = describeProcess(process);
   const options = { cause: failure, reasons: failure?.reasons ?? [] };
   const why = failure?.message ?? 'the driver says that it failed';
   if (end === 'unknown')
