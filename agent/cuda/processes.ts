@@ -38,7 +38,7 @@ export async function findCudaProcesses(
       ...foreignHolders(foreign),
       ...own.flatMap(stoppedProblem),
       ...(await stateProblems(calls, own, callMs)),
-      ...own.flatMap(interpositionProblem),
+      ...own.flatMap((one) => interpositionProblem(one, driver)),
     ],
     warnings: own.flatMap((one) => libraryWarning(one, driver)),
   };
@@ -184,9 +184,13 @@ async function stateProblems(
   });
 }
 
-/** Evidence of something between the process and libcuda: a second libcuda, or a library that is known for it. */
-function interpositionProblem({ process, user: { libcuda, interposers } }: Asked): Reason[] {
-  const between = [...(libcuda.length > 1 ? libcuda : []), ...interposers];
+/** The driver's own library has its version in its name. */
+const isOfDriver = (path: string, driver: string) => path.endsWith(`/libcuda.so.${driver}`);
+
+/** Evidence of something between the process and libcuda: a second libcuda that is another one, or a library that is known for it. */
+function interpositionProblem({ process, user: { libcuda, interposers } }: Asked, driver: string): Reason[] {
+  const isOdd = libcuda.length > 1 && !libcuda.every((path) => isOfDriver(path, driver));
+  const between = [...(isOdd ? libcuda : []), ...interposers];
   if (between.length === 0) return [];
   return [
     {
@@ -202,7 +206,7 @@ function interpositionProblem({ process, user: { libcuda, interposers } }: Asked
 
 function libraryWarning({ process, user: { libcuda } }: Asked, driver: string): Reason[] {
   const path = libcuda[0];
-  if (path === undefined || driver === '' || path.endsWith(`/libcuda.so.${driver}`)) return [];
+  if (path === undefined || driver === '' || isOfDriver(path, driver)) return [];
   return [
     {
       code: 'CUDA_LIBRARY_FOREIGN',

@@ -84,6 +84,14 @@ describe('the CUDA processes of a tree', () => {
     ]);
   });
 
+  it('may have the library of the driver mapped from two places', async () => {
+    driver.add(10);
+    const { reasons, warnings } = await find(
+      user(10, { libcuda: ['/usr/local/nvidia/lib64/libcuda.so.580.159.04', LIBCUDA] }),
+    );
+    expect([reasons, warnings]).toEqual([[], []]);
+  });
+
   it('with another libcuda than the driver’s are warned of', async () => {
     driver.add(10);
     const compat = '/usr/local/cuda/compat/libcuda.so.570.86.10';
