@@ -37,7 +37,7 @@ export const cudaSection = z.strictObject({
   /** Environment of the worker. Nothing else is inherited. */
   environment: z.record(z.string(), z.string()).default({}),
   /** How long the driver may take to initialise. */
-  startSeconds: seconds.default(60),
+  startSeconds: seconds.default(30),
   /** Workers that have nothing to do leave after this, since each keeps the driver loaded on every GPU. */
   idleSeconds: seconds.default(60),
   /** Calls of the driver at once on this node. */

@@ -81,7 +81,7 @@ describe('the configuration', () => {
         libcuda: DRIVER_DIRECTORIES.map((directory) => `${directory}/libcuda.so.1`),
         libnvml: DRIVER_DIRECTORIES.map((directory) => `${directory}/libnvidia-ml.so.1`),
         environment: {},
-        startSeconds: 60,
+        startSeconds: 30,
         idleSeconds: 60,
         maxWorkers: 32,
         lockTimeoutSeconds: 10,
