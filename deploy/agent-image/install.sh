@@ -27,12 +27,13 @@ mapfile -t protocols < <(cd "$tree" && find proto -name '*.proto' | LC_ALL=C sor
 place 0644 dist/agent/snapshot-agent.mjs "${protocols[@]}" LICENSE package.json
 place 0755 native/build/snapshot-helper native/build/snapshot-cuda
 
-# The command. It becomes Node.js, which keeps its PID: signals reach the agent itself. With the room that V8 gives to young objects by
-# default (16 MB, three times) the agent of a busy node holds some 25 MB more, and does nothing faster.
+# The command. It becomes Node.js, which keeps its PID: signals reach the agent itself. V8 takes memory by the size of the machine, and an
+# agent has 25 MB of live objects at most times: it gets a quarter of the usual room for young objects, and a limit
+# that makes it collect old garbage before there is three times as much of it as of what lives (docs/performance.md).
 install -d -m 0755 "$root/usr/local/bin"
 cat >"$root/usr/local/bin/snapshot-agent" <<'END'
 #!/bin/sh
-exec /usr/bin/node --max-semi-space-size=4 /opt/snapshot-agent/dist/agent/snapshot-agent.mjs "$@"
+exec /usr/bin/node --max-semi-space-size=4 --max-old-space-size=1024 /opt/snapshot-agent/dist/agent/snapshot-agent.mjs "$@"
 END
 chmod 0755 "$root/usr/local/bin/snapshot-agent"
 
