@@ -1,4 +1,5 @@
 import type { Figures } from './contenders.ts';
+import { median } from './statistics.ts';
 import { table } from './terminal.ts';
 
 /** One repetition of one contender. */
@@ -8,14 +9,6 @@ export interface Measured extends Figures {
   readonly repetition: number;
   /** How busy the machine was, with this and with everything else: its load average of the last minute. */
   readonly load: number;
-}
-
-/** The middle value, or the mean of the two in the middle. */
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  const upper = sorted[middle] ?? Number.NaN;
-  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2;
 }
 
 /** Medians of one contender at one size, and how they compare to plain CRIU's. */

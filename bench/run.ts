@@ -1,11 +1,8 @@
-import { readFileSync, writeFileSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
-import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os';
+import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { AGENT_VERSION } from '../agent/version.ts';
 import { Cluster } from '../test/real/environment/cluster.ts';
-import { AGENT_ROOT, host } from '../test/real/environment/host.ts';
 import {
   type Arena,
   agentContender,
@@ -16,23 +13,27 @@ import {
   runcContender,
   TIMED_CRIU,
 } from './contenders.ts';
-import { type Measured, report, summarise, YARDSTICK } from './report.ts';
+import { type Measured, YARDSTICK } from './report.ts';
+import { keepOperations, keepWatch, machineFacts } from './results.ts';
 import { say } from './terminal.ts';
+import { benchWatch } from './watch.ts';
 
-const RESULTS = join(import.meta.dirname, 'results.json');
-/** The same for people. */
-const TABLES = join(import.meta.dirname, 'results.md');
-const USAGE = `usage: run.ts [--sizes 300,2048] [--repetitions 5]
+const PARTS = ['operations', 'watch'] as const;
+const USAGE = `usage: run.ts [--only operations|watch] [--sizes 300,2048] [--repetitions 5] [--rounds 10]
 
-Measures checkpoint and restore by the agent, by plain CRIU and by runc, one after the other in every repetition, and
-writes bench/results.json and bench/results.md.
+operations: checkpoint and restore by the agent, by plain CRIU and by runc, one after the other in every repetition.
+watch:      how soon the agent begins what the Kubernetes API tells of, and what it uses, with 500 pods on the node.
+
+Writes bench/results.json and bench/results.md; a part that is not measured keeps what was measured before.
 `;
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
+      only: { type: 'string' },
       sizes: { type: 'string', default: '300,2048' },
       repetitions: { type: 'string', default: '5' },
+      rounds: { type: 'string', default: '10' },
       help: { type: 'boolean', default: false },
     },
   });
@@ -40,24 +41,32 @@ async function main(): Promise<void> {
     process.stdout.write(USAGE);
     return;
   }
+  const { only } = values;
   const sizes = values.sizes.split(',').map(Number);
-  const repetitions = Number(values.repetitions);
-  if (![...sizes, repetitions].every((number) => Number.isInteger(number) && number > 0)) throw new Error(USAGE);
-  const machine = await machineFacts();
+  const [repetitions, rounds] = [Number(values.repetitions), Number(values.rounds)];
+  const isCount = (number: number) => Number.isInteger(number) && number > 0;
+  const isKnown = only === undefined || PARTS.some((part) => part === only);
+  // A trend needs three.
+  if (!isKnown || ![...sizes, repetitions].every(isCount) || !isCount(rounds - 2)) throw new Error(USAGE);
+  if (only !== 'watch') await inCluster((cluster) => benchOperations(cluster, sizes, repetitions));
+  if (only !== 'operations')
+    await inCluster(async (cluster) => keepWatch(await machineFacts(), await benchWatch(cluster, rounds)));
+  say('\nEvery figure is in bench/results.json, these tables are in bench/results.md.');
+}
+
+async function inCluster(part: (cluster: Cluster) => Promise<string>): Promise<void> {
   const cluster = await Cluster.start();
   try {
-    const arena = await makeArena(cluster);
-    const measured = await measure(await contenders(arena), sizes, repetitions);
-    const summaries = summarise(measured);
-    const text = report(summaries);
-    say(`\n${text}`);
-    const results = { measuredAt: new Date().toISOString(), machine, yardstick: YARDSTICK, summaries, measured };
-    writeFileSync(RESULTS, `${JSON.stringify(results, rounded, 2)}\n`);
-    writeFileSync(TABLES, page(machine, text));
-    say('\nEvery figure is in bench/results.json, these tables are in bench/results.md.');
+    say(`\n${await part(cluster)}`);
   } finally {
     await cluster.stop();
   }
+}
+
+async function benchOperations(cluster: Cluster, sizes: readonly number[], repetitions: number): Promise<string> {
+  const machine = await machineFacts();
+  const measured = await measure(await contenders(await makeArena(cluster)), sizes, repetitions);
+  return keepOperations(machine, measured);
 }
 
 async function makeArena(cluster: Cluster): Promise<Arena> {
@@ -107,35 +116,6 @@ async function measure(
         );
       }
   return measured;
-}
-
-function page(machine: Awaited<ReturnType<typeof machineFacts>>, text: string): string {
-  const { cpu, threads, kernel, criu, runc, commit } = machine;
-  const where = `${cpu}, ${threads} CPUs, kernel ${kernel}, ${criu}, ${runc}, commit ${commit.slice(0, 12)}`;
-  return `# What \`make bench\` measured last\n\n${where}\n\n\`\`\`\n${text}\n\`\`\`\n`;
-}
-
-async function machineFacts() {
-  const version = async (...argv: [string, ...string[]]) => (await host(argv)).trim().split('\n')[0] ?? '';
-  const [one = 0, five = 0, fifteen = 0] = loadavg();
-  return {
-    cpu: cpus()[0]?.model ?? '',
-    threads: availableParallelism(),
-    memoryBytes: totalmem(),
-    kernel: release(),
-    loadAtStart: { one, five, fifteen },
-    agent: AGENT_VERSION,
-    commit: await version('git', 'rev-parse', 'HEAD').catch(() => ''),
-    criu: readFileSync(`${AGENT_ROOT}.stamp`, 'utf8').trim().split('\n').at(-1) ?? '',
-    runc: await version('runc', '--version'),
-    containerd: await version('containerd', '--version'),
-    node: process.version,
-  };
-}
-
-/** Ten microseconds are finer than anything here is repeatable. */
-function rounded(_key: string, value: unknown): unknown {
-  return typeof value === 'number' ? Number(value.toFixed(5)) : value;
 }
 
 main().then(

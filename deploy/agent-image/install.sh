@@ -28,8 +28,8 @@ place 0644 dist/agent/snapshot-agent.mjs "${protocols[@]}" LICENSE package.json
 place 0755 native/build/snapshot-helper native/build/snapshot-cuda
 
 # The command. It becomes Node.js, which keeps its PID: signals reach the agent itself. V8 takes memory by the size of the machine, and an
-# agent has 25 MB of live objects at most times: it gets a quarter of the usual room for young objects, and a limit
-# that makes it collect old garbage before there is three times as much of it as of what lives (docs/performance.md).
+# agent has 25 MB of live objects at most times: it gets a quarter of the usual room for young objects, and a limit that makes it collect
+# old garbage before there is three times as much of it as of what lives (docs/performance.md).
 install -d -m 0755 "$root/usr/local/bin"
 cat >"$root/usr/local/bin/snapshot-agent" <<'END'
 #!/bin/sh

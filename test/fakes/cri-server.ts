@@ -81,8 +81,9 @@ export interface FakeCri {
   remove(): Promise<void>;
 }
 
-export async function makeCri(): Promise<FakeCri> {
-  const directory = await mkdtemp(join(tmpdir(), 'cri-'));
+/** In a directory of its own below `parent`. */
+export async function makeCri(parent = tmpdir()): Promise<FakeCri> {
+  const directory = await mkdtemp(join(parent, 'cri-'));
   const socketPath = join(directory, 'runtime.sock');
   const path = fileURLToPath(new URL('../../proto/cri.proto', import.meta.url));
   const definition = loadSync(path, { keepCase: true, longs: String, enums: String, defaults: true });
