@@ -82,7 +82,7 @@ class NodeAgent {
     this.#context = context;
     this.#parts = parts;
     this.#performing = newPerforming(context, parts.performers ?? PERFORMERS, (one) => parts.guards.add(one));
-    this.#waiting = newWaiting(parts.registry);
+    this.#waiting = newWaiting(parts.registry, (key) => this.#queue.add(key));
     this.#pickUps = newPickUps((seconds) => parts.onPickedUp?.(seconds));
     this.#quarantine = newQuarantine(parts.pods);
     this.#queue = keyedQueue(

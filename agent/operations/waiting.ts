@@ -36,7 +36,8 @@ export interface Waiting {
   endOfPod(podUid: string, failure: SnapshotError): void;
 }
 
-export function newWaiting(registry: Registry): Waiting {
+/** `onCancelled`: somebody cancelled what waits under the key. */
+export function newWaiting(registry: Registry, onCancelled: (key: string) => void): Waiting {
   const waiting = new Map<string, { readonly begun: Begun; readonly wanted: Wanted }>();
   const end = (key: string, failure: SnapshotError) => {
     waiting.get(key)?.begun.begin().ended(failedOutcome(failure));
@@ -63,7 +64,10 @@ export function newWaiting(registry: Registry): Waiting {
     keysOf,
     isFor,
     keep: (key, begun, wanted, reason) => {
-      begun.begin().waiting(reason);
+      const handle = begun.begin();
+      handle.waiting(reason);
+      if (waiting.get(key)?.begun !== begun)
+        handle.cancelled.addEventListener('abort', () => onCancelled(key), { once: true });
       waiting.set(key, { begun, wanted });
     },
     remove: (key) => {

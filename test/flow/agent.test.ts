@@ -250,6 +250,19 @@ describe('a container that is not ready', () => {
     );
   });
 
+  it('is not waited for any longer when somebody cancels that, at once', async () => {
+    const { say, attempts, registry } = agentAtWork([{ ...early, artifact: { id: 'ckpt', version: '1' } }]);
+    await say(target());
+    const [waiting] = registry.list();
+    registry.cancel(waiting?.id ?? '');
+    await pass(0);
+    await vi.waitFor(() =>
+      expect(registry.list()).toMatchObject([{ state: 'failed', failure: { code: 'CANCELLED' } }]),
+    );
+    await pass(60_000);
+    expect(attempts).toHaveLength(1);
+  });
+
   it('is not waited for any longer when its pod asks for nothing', async () => {
     const { say, attempts, registry, awaited } = agentAtWork([early]);
     await say(pod());
