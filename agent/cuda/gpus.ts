@@ -13,7 +13,7 @@ export const isGpuUuid = (text: string): boolean => GPU_UUID.test(text);
 const gpuUuid = z.string().regex(GPU_UUID, 'is no UUID of a GPU');
 const bytes = z.number().int().nonnegative();
 
-const nodeGpu = z.object({
+const toldGpu = z.object({
   /** Of NVML: in the order of PCI bus ids. */
   index: z.number().int().nonnegative(),
   uuid: gpuUuid,
@@ -22,13 +22,16 @@ const nodeGpu = z.object({
   minor: z.number().int().min(0).max(253),
   busId: z.string().regex(BUS_ID, 'is no PCI bus id'),
   memoryBytes: bytes,
-  freeBytes: bytes,
+  freeBytes: bytes.nullable(),
   /** Null in the next three: the driver did not tell. */
   mig: z.boolean().nullable(),
   mps: z.boolean().nullable(),
   /** `none`, or how it is virtualised, as NVML names it. */
   virtualization: z.string().max(64).nullable(),
 });
+
+/** Where NVML does not tell how much is free, all is taken for it: nothing is refused without evidence. */
+const nodeGpu = toldGpu.transform((told) => ({ ...told, freeBytes: told.freeBytes ?? told.memoryBytes }));
 
 /** A GPU of this node as the driver describes it. */
 export type NodeGpu = Readonly<z.infer<typeof nodeGpu>>;

@@ -1,7 +1,8 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { readPodGpus } from '../../agent/cuda/dra.ts';
 import { type KubeClient, openKube } from '../../kube/client.ts';
 import { type FakeDra, type FakeSlice, makeDra } from '../fakes/dra-api.ts';
+import { grantsOf, readGpuRbac } from '../fakes/kube-api/shipped-roles.ts';
 import { serve } from './kube/server.ts';
 
 let dra: FakeDra;
@@ -12,10 +13,25 @@ beforeEach(async () => {
   server = await serve(dra.answer);
   client = await openKube({ kubeconfigPath: server.kubeconfigPath });
 });
+/** Every call of every test. */
+const calls: string[] = [];
 afterEach(async () => {
+  calls.push(...dra.calls);
   client.close();
   await server.close();
 });
+afterAll(() => {
+  // The shipped rules and the calls: the same.
+  expect([...new Set(calls.map(grantOf))].sort()).toEqual(grantsOf(readGpuRbac().roles));
+});
+
+/** What a call needs, as a rule has it: `get resource.k8s.io/resourceclaims`. */
+function grantOf(call: string): string {
+  const [, root, group, rest = ''] =
+    /^GET \/(apis|api)\/(?:([^/]+\.[^/]+)\/)?[^/]+\/(?:namespaces\/[^/]+\/)?([^?]+)/.exec(call) ?? [];
+  const [kind, name] = rest.split('/');
+  return `${name === undefined ? 'list' : 'get'} ${root === 'api' ? '' : group}/${kind}`;
+}
 
 const PLACE = { namespace: 'team', pod: 'worker', uid: 'uid-1', container: 'main', nodeName: 'node-1' };
 const UUIDS = [0, 1, 2, 3].map((n) => `GPU-00000000-0000-0000-0000-00000000000${n}`);

@@ -2,17 +2,22 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { parseAllDocuments } from 'yaml';
-import { grantsOf, readRbac } from '../fakes/kube-api/shipped-roles.ts';
+import { grantsOf, readGpuRbac, readRbac } from '../fakes/kube-api/shipped-roles.ts';
 
 const read = (path: string) => readFileSync(resolve(import.meta.dirname, '../..', path), 'utf8');
 const everywhere = readRbac();
 const inOne = readRbac('demo');
+const gpu = readGpuRbac();
 
 describe('the RBAC manifests', () => {
   it('allow the same, in all namespaces or in one', () => {
     expect(grantsOf(inOne.roles)).toEqual(grantsOf(everywhere.roles));
     expect(everywhere.roles.map(({ kind }) => kind)).toEqual(['ClusterRole']);
     expect(inOne.roles.map(({ kind, metadata }) => [kind, metadata?.namespace])).toEqual([['Role', 'demo']]);
+  });
+
+  it('say what is needed for GPUs apart: nothing of it is in the others', () => {
+    expect(grantsOf(gpu.roles).filter((grant) => grantsOf(everywhere.roles).includes(grant))).toEqual([]);
   });
 
   it('name every verb and every resource, and no name: nothing is allowed by the way', () => {
@@ -24,6 +29,7 @@ describe('the RBAC manifests', () => {
   it.each([
     ['all namespaces', everywhere, 'ClusterRole'],
     ['one namespace', inOne, 'Role'],
+    ['GPUs', gpu, 'ClusterRole'],
   ])('bind their role to the service account that the agent runs as: %s', (_, { roles, bindings }, kind) => {
     type Workload = {
       kind: string;
@@ -49,14 +55,18 @@ describe('the RBAC manifests', () => {
 });
 
 describe('docs/kubernetes.md', () => {
-  it('has a row for each rule, and no other', () => {
-    const cells = read('docs/kubernetes.md')
-      .split('\n')
+  it.each([
+    ['everywhere', 'verbs', everywhere],
+    ['for GPUs', 'GPU verbs', gpu],
+  ])('has a row for each rule %s, and no other', (_, heading, { roles }) => {
+    const [, table = ''] = read('docs/kubernetes.md').split(`| API group | resource | ${heading} | for |\n`);
+    const lines = table.split('\n\n')[0]?.split('\n') ?? [];
+    const cells = lines
       .map((line) => /^\| `([a-z0-9.]*)` \| `([a-z]+)` \| ((?:`[a-z]+`(?:, )?)+) \|/.exec(line))
       .filter((match) => match !== null);
     const documented = cells.flatMap(([, group = '', resource = '', verbs = '']) =>
       [...verbs.matchAll(/`([a-z]+)`/g)].map(([, verb]) => `${verb} ${group === 'core' ? '' : group}/${resource}`),
     );
-    expect(documented.sort()).toEqual(grantsOf(everywhere.roles));
+    expect(documented.sort()).toEqual(grantsOf(roles));
   });
 });

@@ -21,14 +21,21 @@ export interface RbacManifest {
 
 /** The shipped rules: for all namespaces, or for one, which is given as `kubectl -n` gives it. */
 export function readRbac(namespace?: string): RbacManifest {
-  const name = namespace === undefined ? 'agent-rbac.yaml' : 'agent-rbac-namespaced.yaml';
+  if (namespace === undefined) return readManifest('agent-rbac.yaml');
+  const { roles, bindings } = readManifest('agent-rbac-namespaced.yaml');
+  return { roles: roles.map((role) => ({ ...role, metadata: { ...role.metadata, namespace } })), bindings };
+}
+
+/** What is shipped besides for workloads with GPUs. */
+export const readGpuRbac = (): RbacManifest => readManifest('agent-rbac-gpu.yaml');
+
+function readManifest(name: string): RbacManifest {
   const text = readFileSync(resolve(DEPLOY, name), 'utf8');
   const objects = parseAllDocuments(text).map((document) => document.toJS() as Role & Binding);
-  const roles = objects.filter(({ rules }) => rules !== undefined);
-  const placed = roles.map((role) =>
-    namespace === undefined ? role : { ...role, metadata: { ...role.metadata, namespace } },
-  );
-  return { roles: placed, bindings: objects.filter(({ roleRef }) => roleRef !== undefined) };
+  return {
+    roles: objects.filter(({ rules }) => rules !== undefined),
+    bindings: objects.filter(({ roleRef }) => roleRef !== undefined),
+  };
 }
 
 /** Everything that rules allow, one line for each verb on each resource: `patch batch/jobs`. */

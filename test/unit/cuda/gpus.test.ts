@@ -21,6 +21,11 @@ describe('the answer of a worker to `gpus`', () => {
     expect(readGpus({ ok: true, gpus: [] })).toEqual([]);
   });
 
+  it('has all memory as free where the driver does not tell how much is', () => {
+    const [gpu] = readGpus({ ok: true, gpus: [{ ...told, freeBytes: null }] });
+    expect(gpu?.freeBytes).toBe(told.memoryBytes);
+  });
+
   it.each<[string, unknown]>([
     ['no object', 'ok'],
     ['an error', { ok: false, gpus: [] }],
