@@ -230,7 +230,7 @@ async function perform(context: AgentContext, request: Request, target: Target, 
     {
       name: 'cuda-restore',
       deadlineMs,
-      cancel: 'ends-container',
+      cancel: 'too-late',
       run: async () => {
         const { pairs } = cuda.get();
         await ifCuda(revival.get(), (processes) => restoreAll(processes, pairs));

@@ -23,7 +23,13 @@ const ENDS_CONTAINER: readonly Place[] = [
   { step: 'adopt' },
   { step: 'adopt', program: 'arm' },
 ];
-const TOO_LATE: readonly Place[] = [{ step: 'continue' }, { step: 'confirm' }, { step: 'release' }];
+const TOO_LATE: readonly Place[] = [
+  { step: 'continue' },
+  { step: 'cuda-restore' },
+  { step: 'cuda-unlock' },
+  { step: 'confirm' },
+  { step: 'release' },
+];
 
 let held: HeldNode;
 let artifact: string;

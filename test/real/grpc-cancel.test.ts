@@ -13,6 +13,8 @@ const UNDONE: readonly Place[] = [
   { step: 'preflight' },
   { step: 'stage' },
   { step: 'quiesced' },
+  { step: 'cuda-lock' },
+  { step: 'cuda-checkpoint' },
   { step: 'criu-dump' },
   { step: 'criu-dump', program: 'criu' },
   { step: 'criu-dump', program: 'capture' },

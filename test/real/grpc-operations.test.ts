@@ -8,8 +8,33 @@ import { ApiNode, type Plain, stepsOf } from './grpc/node.ts';
 import { giveAgents } from './grpc/slow.ts';
 
 const STEPS = {
-  Checkpoint: ['inspect', 'preflight', 'stage', 'quiesced', 'criu-dump', 'resume', 'finalize', 'publish', 'announce'],
-  Restore: ['verify', 'prefetch', 'images', 'halt', 'rootfs', 'criu-restore', 'fill', 'adopt', 'continue', 'confirm'],
+  Checkpoint: [
+    'inspect',
+    'preflight',
+    'stage',
+    'quiesced',
+    'cuda-lock',
+    'cuda-checkpoint',
+    'criu-dump',
+    'resume',
+    'finalize',
+    'publish',
+    'announce',
+  ],
+  Restore: [
+    'verify',
+    'prefetch',
+    'images',
+    'halt',
+    'rootfs',
+    'criu-restore',
+    'fill',
+    'adopt',
+    'continue',
+    'cuda-restore',
+    'cuda-unlock',
+    'confirm',
+  ],
 };
 const STATES = ['QUEUED', 'WAITING', 'RUNNING', 'SUCCEEDED'].map((state) => `OPERATION_STATE_${state}`);
 

@@ -105,6 +105,8 @@ test('an annotated Job: ready, leased, checkpointed, declared complete, and only
     'preflight',
     'stage',
     'quiesced',
+    'cuda-lock',
+    'cuda-checkpoint',
     'criu-dump',
     'resume',
     'finalize',

@@ -46,6 +46,8 @@ def beat(count):
 
 
 def counter_file():
+    if counted == 0 and not os.path.exists(f"{directory}/counter"):
+        return  # asked before the first beat
     with open(f"{directory}/counter") as file:
         text = file.read()
     # The signal can arrive between the two writes.
