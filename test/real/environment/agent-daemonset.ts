@@ -111,7 +111,8 @@ export class AgentDaemonSet {
 
   /** A directory of the node. The agent's own state is the cluster's, not this machine's. */
   #hostPath(path: string): string {
-    if (path === '/var/lib/snapshot-agent') return join(this.#cluster.directory, 'agents/state');
+    const own = { '/var/lib/snapshot-agent': 'agents/state', '/run/snapshot-agent-api': 'agents/api' }[path];
+    if (own !== undefined) return join(this.#cluster.directory, own);
     return this.#runtimePath(path) ?? path;
   }
 
