@@ -3,7 +3,7 @@ import { LABELS } from '../../contract/keys.ts';
 import type { PodView } from '../../contract/pods.ts';
 import { newBell, pause } from './bell.ts';
 import type { Runtime, RuntimeContainer, Sandbox } from './runtime.ts';
-import { containersIn, readySandboxes } from './runtime-view.ts';
+import { containersBySandbox, readySandboxes } from './runtime-view.ts';
 import type { PodSource } from './source.ts';
 
 /** Events may come in bursts; the list is read once for all that come within this time. */
@@ -83,6 +83,7 @@ export function watchRuntime(
 
 /** Pods that ask for something, with their containers. */
 function podViews(sandboxes: readonly Sandbox[], containers: readonly RuntimeContainer[]): PodView[] {
+  const containersIn = containersBySandbox(containers);
   return [...readySandboxes(sandboxes).values()]
     .filter(({ labels }) => labels[LABELS.checkpointId] !== undefined)
     .map((sandbox) => ({
@@ -92,7 +93,7 @@ function podViews(sandboxes: readonly Sandbox[], containers: readonly RuntimeCon
       sandboxId: sandbox.id,
       labels: sandbox.labels,
       annotations: sandbox.annotations,
-      containers: containersIn(sandbox.id, containers),
+      containers: containersIn(sandbox.id),
     }));
 }
 

@@ -23,12 +23,15 @@ export function readySandboxes(sandboxes: readonly Sandbox[]): Map<string, Sandb
   );
 }
 
-/** The containers of a sandbox, those that were started first first. */
-export function containersIn(sandboxId: string, containers: readonly RuntimeContainer[]): ContainerView[] {
-  return containers
-    .filter((container) => container.pod_sandbox_id === sandboxId)
-    .map(containerView)
-    .sort((a, b) => a.attempt - b.attempt);
+/** The containers of each sandbox, those that were started first first. */
+export function containersBySandbox(containers: readonly RuntimeContainer[]): (sandboxId: string) => ContainerView[] {
+  const bySandbox = new Map<string, RuntimeContainer[]>();
+  for (const container of containers) {
+    const those = bySandbox.get(container.pod_sandbox_id);
+    if (those === undefined) bySandbox.set(container.pod_sandbox_id, [container]);
+    else those.push(container);
+  }
+  return (sandboxId) => (bySandbox.get(sandboxId) ?? []).map(containerView).sort((a, b) => a.attempt - b.attempt);
 }
 
 /** What the runtime has of each pod; of a pod that it does not list, nothing. */
@@ -37,11 +40,10 @@ export function viewsOf(
   containers: readonly RuntimeContainer[],
 ): (uid: string) => RuntimeView {
   const ready = readySandboxes(sandboxes);
+  const containersIn = containersBySandbox(containers);
   return (uid) => {
     const sandbox = ready.get(uid);
-    return sandbox === undefined
-      ? NOT_THERE
-      : { sandboxId: sandbox.id, containers: containersIn(sandbox.id, containers) };
+    return sandbox === undefined ? NOT_THERE : { sandboxId: sandbox.id, containers: containersIn(sandbox.id) };
   };
 }
 
