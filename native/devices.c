@@ -1,4 +1,5 @@
 #include "common.h"
+#include "device-access.h"
 #include "target.h"
 #include "verbs.h"
 
@@ -13,17 +14,38 @@
 #include <unistd.h>
 
 /* A usual /dev has some hundred entries, that of a privileged container a few thousand. */
-enum { SEEN_LIMIT = 65536, FOUND_LIMIT = 4096, MAJOR_LIMIT = 4095 };
+enum { SEEN_LIMIT = 65536, FOUND_LIMIT = 4096, MAJOR_LIMIT = 4095, MINOR_LIMIT = 1048575 };
+
+struct found {
+    char path[2 * (NAME_MAX + 1)];
+    mode_t mode;
+    dev_t number;
+    int trial; /* its place among the trials, or -1 */
+};
 
 /* What is looked for, and what came of it. */
 struct search {
     const char *prefix;
     uint64_t *majors;
     size_t major_count;
-    FILE *out; /* the elements of a JSON array */
+    dev_t *opened; /* numbers of the devices that are to be opened */
+    size_t opened_count;
+    const char *cgroup_root;
+    struct found *found; /* FOUND_LIMIT of them */
+    size_t found_count;
+    struct trial trials[TRIAL_LIMIT];
+    size_t trial_count;
     size_t seen;
-    size_t found;
 };
+
+#define cleanup_search __attribute__((cleanup(end_search)))
+static void end_search(const struct search *search) {
+    for (size_t i = 0; i < search->trial_count; i++)
+        close_descriptor(&search->trials[i].node);
+    free(search->majors);
+    free(search->opened);
+    free(search->found);
+}
 
 static bool has_prefix(const char *name, const char *prefix) {
     return strncmp(name, prefix, strlen(prefix)) == 0;
@@ -58,16 +80,33 @@ static bool is_wanted(const struct search *search, const struct stat *status) {
     return false;
 }
 
-/* Writes one element. PARENT is "" or ends with a slash. */
-static void print_found(struct search *search, const char *parent, const char *name, const struct stat *status) {
-    char path[2 * (NAME_MAX + 1)];
-    snprintf(path, sizeof path, "%s%s", parent, name);
-    fputs(search->found++ > 0 ? ",{\"path\":" : "{\"path\":", search->out);
-    json_string(search->out, path);
-    fprintf(search->out, ",\"type\":\"%s\"", type_name(status->st_mode));
-    if (S_ISCHR(status->st_mode) || S_ISBLK(status->st_mode))
-        fprintf(search->out, ",\"major\":%u,\"minor\":%u", major(status->st_rdev), minor(status->st_rdev));
-    fputc('}', search->out);
+/* Whether it is a device that is to be opened. */
+static bool is_to_be_opened(const struct search *search, const struct stat *status) {
+    if (!S_ISCHR(status->st_mode))
+        return false;
+    for (size_t i = 0; i < search->opened_count; i++)
+        if (status->st_rdev == search->opened[i])
+            return true;
+    return false;
+}
+
+/* Notes what was found. PARENT is "" or ends with a slash. NODE is its descriptor where it is to be opened, else -1; taken over. */
+static int note_found(struct search *search, const char *parent, const char *name, const struct stat *status, int node) {
+    cleanup_close int own = node;
+    if (search->found_count >= FOUND_LIMIT)
+        return fail_code("TOO_MANY_DEVICES", "search", name, 0, "more than %d entries match", FOUND_LIMIT);
+    if (node >= 0 && search->trial_count >= TRIAL_LIMIT)
+        return fail_code("TOO_MANY_DEVICES", "search", name, 0, "more than %d nodes of devices that are to be opened",
+                         TRIAL_LIMIT);
+    struct found *found = &search->found[search->found_count++];
+    *found = (struct found){.mode = status->st_mode, .number = status->st_rdev, .trial = -1};
+    snprintf(found->path, sizeof found->path, "%s%s", parent, name);
+    if (node < 0)
+        return 0;
+    found->trial = (int)search->trial_count;
+    search->trials[search->trial_count++] =
+        (struct trial){.node = take_descriptor(&own), .number = status->st_rdev, .outcome = NOT_TRIED};
+    return 0;
 }
 
 static int search_directory(struct search *search, int directory, const char *parent);
@@ -88,12 +127,16 @@ static int look_at(struct search *search, int directory, const char *parent, con
         snprintf(path, sizeof path, "%s/", name);
         return search_directory(search, below, path);
     }
-    if (!is_wanted(search, &status) && !has_prefix(name, search->prefix))
+    cleanup_close int node = -1;
+    if (is_to_be_opened(search, &status)) {
+        node = openat(directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        /* Meanwhile something else may lie there: what is held is what counts. */
+        if (node < 0 || fstat(node, &status) != 0)
+            return errno == ENOENT ? 0 : fail("open", name, errno);
+    }
+    if (S_ISDIR(status.st_mode) || (!is_wanted(search, &status) && !has_prefix(name, search->prefix)))
         return 0;
-    if (search->found >= FOUND_LIMIT)
-        return fail_code("TOO_MANY_DEVICES", "search", name, 0, "more than %d entries match", FOUND_LIMIT);
-    print_found(search, parent, name, &status);
-    return 0;
+    return note_found(search, parent, name, &status, is_to_be_opened(search, &status) ? take_descriptor(&node) : -1);
 }
 
 /* Searches a directory; takes the descriptor over. PARENT is how it is called from where the search began, "" there. */
@@ -119,55 +162,113 @@ static int search_directory(struct search *search, int directory, const char *pa
     return rc;
 }
 
-/* Searches, and prints the result. Takes the descriptor over; -1: there is no such directory. */
-static int print_devices(struct search *search, int directory) {
-    cleanup_free char *found = NULL;
-    size_t length = 0;
-    search->out = open_memstream(&found, &length);
-    if (search->out == NULL) {
-        int err = errno;
-        close_descriptor(&directory);
-        return fail("open_memstream", "result", err);
+/* Writes one element of the result. */
+static void print_found(const struct search *search, const struct found *found) {
+    fputs("{\"path\":", stdout);
+    json_string(stdout, found->path);
+    printf(",\"type\":\"%s\"", type_name(found->mode));
+    if (S_ISCHR(found->mode) || S_ISBLK(found->mode))
+        printf(",\"major\":%u,\"minor\":%u", major(found->number), minor(found->number));
+    if (found->trial >= 0) {
+        int outcome = search->trials[found->trial].outcome;
+        bool is_refused = outcome == EPERM || outcome == EACCES;
+        printf(",\"usable\":%s", outcome == 0 ? "true" : is_refused ? "false" : "null");
+        if (outcome > 0)
+            printf(",\"errno\":\"%s\"", strerrorname_np(outcome) != NULL ? strerrorname_np(outcome) : "");
     }
-    int rc = directory < 0 ? 0 : search_directory(search, directory, "");
-    if (fclose(search->out) != 0 && rc == 0)
-        rc = fail("fclose", "result", errno);
-    if (rc != 0)
-        return rc;
-    printf("{\"dir\":%s,\"devices\":[%s]}\n", directory < 0 ? "false" : "true", found);
+    putchar('}');
+}
+
+/* Prints the result. WHY is the error line that says why not all devices were tried, or NULL. */
+static int print_result(const struct search *search, bool is_directory, const char *why) {
+    printf("{\"dir\":%s,\"devices\":[", is_directory ? "true" : "false");
+    for (size_t i = 0; i < search->found_count; i++) {
+        if (i > 0)
+            putchar(',');
+        print_found(search, &search->found[i]);
+    }
+    putchar(']');
+    if (why != NULL)
+        printf(",\"untried\":%s", why);
+    puts("}");
     return finish();
 }
 
-/* Reads the majors of the command line into the search. Returns 0, or 2 after printing what is wrong. */
-static int parse_majors(struct search *search, const struct option_list *given, const struct option_spec *specs) {
-    for (size_t i = 0; i < given->count; i++)
-        if (!parse_number(given->items[i], MAJOR_LIMIT, &search->majors[i]))
-            return usage_error(specs, NULL, "malformed value: --major %s", given->items[i]);
-    search->major_count = given->count;
+/* Searches the directory, tries what is to be opened, and prints the result. Takes the descriptor over; -1: there is no such directory. */
+static int list_devices(struct search *search, const struct target *target, int directory) {
+    const char *why = NULL;
+    if (directory >= 0 && search_directory(search, directory, "") != 0)
+        return EXIT_FAILED;
+    if (search->trial_count > 0 &&
+        try_devices(target, search->cgroup_root, search->trials, search->trial_count, &why) != 0)
+        return EXIT_FAILED;
+    /* Where the container ended meanwhile, its cgroups did too, and nothing can be said of it. */
+    if (target_alive(target) != 0)
+        return EXIT_FAILED;
+    return print_result(search, directory >= 0, why);
+}
+
+/* Parses MAJOR:MINOR. */
+static bool parse_device(const char *text, dev_t *number) {
+    char digits[8];
+    uint64_t parts[2];
+    const char *colon = strchr(text, ':');
+    if (colon == NULL || (size_t)(colon - text) >= sizeof digits)
+        return false;
+    snprintf(digits, sizeof digits, "%.*s", (int)(colon - text), text);
+    if (!parse_number(digits, MAJOR_LIMIT, &parts[0]) || !parse_number(colon + 1, MINOR_LIMIT, &parts[1]))
+        return false;
+    *number = makedev((unsigned)parts[0], (unsigned)parts[1]);
+    return true;
+}
+
+/* What of the command line is not read yet when its options are. */
+struct lists {
+    struct option_list majors;
+    struct option_list opened;
+};
+
+/* Reads the numbers of the command line into the search. Returns 0, or an exit status after printing what is wrong. */
+static int parse_lists(struct search *search, const struct lists *given, const struct option_spec *specs) {
+    search->majors = calloc(given->majors.count, sizeof *search->majors);
+    search->opened = calloc(given->opened.count + 1, sizeof *search->opened);
+    search->found = calloc(FOUND_LIMIT, sizeof *search->found);
+    if (search->majors == NULL || search->opened == NULL || search->found == NULL)
+        return fail("calloc", "search", errno);
+    for (size_t i = 0; i < given->majors.count; i++)
+        if (!parse_number(given->majors.items[i], MAJOR_LIMIT, &search->majors[i]))
+            return usage_error(specs, NULL, "malformed value: --major %s", given->majors.items[i]);
+    for (size_t i = 0; i < given->opened.count; i++)
+        if (!parse_device(given->opened.items[i], &search->opened[i]))
+            return usage_error(specs, NULL, "malformed value: --open %s", given->opened.items[i]);
+    search->major_count = given->majors.count;
+    search->opened_count = given->opened.count;
+    if (search->opened_count > 0 && search->cgroup_root == NULL)
+        return usage_error(specs, NULL, "missing option: --cgroup-root, for --open");
     return 0;
 }
 
-/* `devices`: device nodes of a directory inside a container, by number; and whatever there has a name like theirs. */
+/*
+ * `devices`: device nodes of a directory inside a container, by number, and whatever there has a name like theirs; and whether the container may
+ * open those that the caller names. No other is ever opened: a container can make itself a node of any device.
+ */
 int verb_devices(int argc, char **argv) {
     struct target_options options = TARGET_OPTIONS_NONE;
     const char *dir = NULL;
-    struct option_list given = {0};
-    struct search search = {0};
+    struct lists given = {0};
+    cleanup_search struct search search = {0};
     const struct option_spec specs[] = {
         TARGET_OPTIONS(options, true),
         {"dir", OPTION_STRING, true, &dir, "D"},
         {"prefix", OPTION_STRING, true, &search.prefix, "P"},
-        {"major", OPTION_LIST, true, &given, "N"},
+        {"major", OPTION_LIST, true, &given.majors, "N"},
+        {"open", OPTION_LIST, false, &given.opened, "MAJOR:MINOR"},
+        {"cgroup-root", OPTION_STRING, false, &search.cgroup_root, "DIR"},
         {0},
     };
     int rc = parse_options(argc, argv, specs, NULL, NULL);
-    if (rc != 0)
-        return rc;
-    cleanup_free uint64_t *majors = calloc(given.count, sizeof *majors);
-    if (majors == NULL)
-        return fail("calloc", "majors", errno);
-    search.majors = majors;
-    rc = parse_majors(&search, &given, specs);
+    if (rc == 0)
+        rc = parse_lists(&search, &given, specs);
     if (rc != 0)
         return rc;
     cleanup_target struct target target = TARGET_NONE;
@@ -179,9 +280,5 @@ int verb_devices(int argc, char **argv) {
     int directory = open_in_root(root, dir, O_RDONLY | O_DIRECTORY | O_NONBLOCK);
     if (directory < 0 && errno != ENOENT && errno != ENOTDIR)
         return fail_open("open", dir, errno);
-    if (target_alive(&target) != 0) {
-        close_descriptor(&directory);
-        return EXIT_FAILED;
-    }
-    return print_devices(&search, directory);
+    return list_devices(&search, &target, directory);
 }

@@ -17,8 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cgroup.h"
 #include "common.h"
-#include "restore-cgroup.h"
 #include "restore-child.h"
 #include "restore-root.h"
 #include "target.h"

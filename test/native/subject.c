@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
 #include <sys/prctl.h>
@@ -82,6 +83,25 @@ static void record(const char *path) {
     }
 }
 
+/* Prints the name of every file of the directory that somebody opens, as often as it is opened. */
+static void tell_opens(const char *directory) {
+    _Alignas(struct inotify_event) char events[4096];
+    int watch = inotify_init1(IN_CLOEXEC);
+    if (watch < 0 || inotify_add_watch(watch, directory, IN_OPEN) < 0)
+        exit(98);
+    ready();
+    for (;;) {
+        ssize_t length = read(watch, events, sizeof events);
+        for (ssize_t at = 0; at < length;) {
+            const struct inotify_event *event = (const void *)(events + at);
+            if (event->len > 0)
+                puts(event->name);
+            at += (ssize_t)(sizeof *event + event->len);
+        }
+        fflush(stdout);
+    }
+}
+
 static void leave_namespace(int number) {
     (void)number;
     if (unshare(CLONE_NEWUTS) != 0)
@@ -109,6 +129,8 @@ int main(int argc, char **argv) {
         sleep_on(NULL);
     } else if (strcmp(mode, "record") == 0 && argc > 2) {
         record(argv[2]);
+    } else if (strcmp(mode, "tell-opens") == 0 && argc > 2) {
+        tell_opens(argv[2]);
     } else if (strcmp(mode, "migrant") == 0) {
         signal(SIGUSR1, leave_namespace);
         ready();

@@ -57,6 +57,11 @@ describe('arguments', () => {
     ['devices', '--pid', '1', '--start', '1', '--dir', '/dev', '--prefix', '', '--major', '1'],
     ['devices', '--pid', '1', '--start', '1', '--dir', '/dev', '--prefix', 'x', '--major', '4096'],
     ['devices', '--pid', '1', '--start', '1', '--dir', '/dev', '--prefix', 'x', '--major', '1', '--major', '-1'],
+    ...['1', '1:', ':3', '1:-3', '4096:0', '1:1048576', '1:3:5'].map((device) => [
+      ...['devices', '--pid', '1', '--start', '1', '--dir', '/dev', '--prefix', 'x', '--major', '1'],
+      ...['--open', device, '--cgroup-root', '/sys/fs/cgroup'],
+    ]),
+    ['devices', '--pid', '1', '--start', '1', '--dir', '/dev', '--prefix', 'x', '--major', '1', '--open', '1:3'],
     ['block-signal', '--pid', '1', '--start', '1', '--sig', '9'],
     ['inject-exit', '--pid', '1', '--start', '1', '--code', '256'],
     ['arm', '--pid', '1', '--start', '1', '--inner', '0'],

@@ -1,6 +1,6 @@
 /* Joining the target's cgroups. */
-#ifndef SNAPSHOT_RESTORE_CGROUP_H
-#define SNAPSHOT_RESTORE_CGROUP_H
+#ifndef SNAPSHOT_CGROUP_H
+#define SNAPSHOT_CGROUP_H
 
 #include "target.h"
 
@@ -10,5 +10,11 @@
  * killed with it: so each failure is one. Returns 0, or 1 after reporting.
  */
 int join_cgroups(const struct target *target, const char *root);
+
+/*
+ * As join_cgroups, but only where it is decided which devices may be opened: the v1 hierarchy of that controller, and v2. That there is none is a
+ * failure too. Reports on ERRORS.
+ */
+int join_device_cgroups(const struct target *target, const char *root, FILE *errors);
 
 #endif
