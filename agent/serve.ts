@@ -143,11 +143,14 @@ async function attend(
   signal: AbortSignal,
 ): Promise<void> {
   const { live, log, native, node, runtime, runtimeVersion, doors } = parts;
-  const { podResourcesSocket } = live.current().cuda;
+  const {
+    host,
+    cuda: { podResourcesSocket },
+  } = live.current();
   const podResources = podResourcesSocket === '' ? undefined : openPodResources(podResourcesSocket);
   const context: AgentContext = {
     ...{ ...state, runtime, native, node, log, reporter },
-    gpuSources: { native, procRoot: live.current().host.procRoot, kube, podResources },
+    gpuSources: { native, log, procRoot: host.procRoot, cgroupRoot: host.cgroupRoot, kube, podResources },
     restoredRoot: guards.rootOf,
     liveOperations: new Set(),
     get config() {

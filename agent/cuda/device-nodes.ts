@@ -3,8 +3,17 @@ import type { Native, ProcessId } from '../host/native.ts';
 
 /** What a container has of NVIDIA's device nodes. */
 export interface DeviceNodes {
-  /** Minor numbers of the GPUs whose nodes are there, ascending: the minor names the GPU, whatever the node is called. */
+  /**
+   * Minor numbers of the GPUs whose nodes are there, ascending: the minor names the GPU, whatever the node is called. Those that the container
+   * is known not to be allowed to open are left out.
+   */
   readonly gpuMinors: readonly number[];
+  /** Nodes that were left out for that. The driver's tools make them: they run as root, and containers may make nodes of any device. */
+  readonly closed: readonly string[];
+  /** Nodes of which it could not be found out whether it may open them, each with its error where there was one. They count. */
+  readonly unknown: readonly string[];
+  /** Why they were not tried, where they were not. */
+  readonly untried: string | undefined;
   /** /dev/nvidiactl, without which no CUDA program runs. */
   readonly hasControl: boolean;
   /** /dev/nvidia-uvm; false as well where the module is not loaded. */
@@ -29,6 +38,16 @@ interface FoundNode {
   readonly type: string;
   readonly major?: number | undefined;
   readonly minor?: number | undefined;
+  /** Whether the container may open it; null: that could not be found out. Undefined where nobody asked. */
+  readonly usable?: boolean | null | undefined;
+  /** Why it could not be opened. */
+  readonly errno?: string | undefined;
+}
+
+/** What the helper found, and why it did not find out more. */
+interface Found {
+  readonly devices: readonly FoundNode[];
+  readonly untried?: { readonly message: string } | undefined;
 }
 
 /** Majors of NVIDIA's drivers. Only the first is fixed; the others are undefined where nothing has them. */
@@ -45,19 +64,29 @@ const CONTROL_MINOR = 255;
 /** Capabilities 1 and 2 allow to configure and to monitor MIG; those above are of instances. */
 const LAST_GENERAL_CAPABILITY = 2;
 
+/** How the nodes of a container are read. */
+export interface NodeSources {
+  readonly native: Pick<Native, 'devices'>;
+  readonly procRoot: string;
+  /** Where the host's cgroups are. */
+  readonly cgroupRoot: string;
+}
+
 /**
- * Reads which device nodes of NVIDIA a container sees. `mounts` is its mount table, only to say where an impostor comes from.
- * Throws GPU_IDENTITY where its /dev cannot be read, CONTAINER_GONE where it ended.
+ * Reads which device nodes of NVIDIA a container sees, and which of these GPUs (by their minors) it may open. `mounts` is its mount table, only
+ * to say where an impostor comes from. Throws GPU_IDENTITY where its /dev cannot be read, CONTAINER_GONE where it ended.
  */
 export async function readDeviceNodes(
-  { native, procRoot }: { readonly native: Pick<Native, 'devices'>; readonly procRoot: string },
-  id: ProcessId,
-  mounts: readonly NodeMount[],
+  { native, procRoot, cgroupRoot }: NodeSources,
+  { id, mounts }: { readonly id: ProcessId; readonly mounts: readonly NodeMount[] },
+  gpuMinors: readonly number[],
 ): Promise<DeviceNodes> {
   const majors = parseMajors(await readFile(`${procRoot}/devices`, 'utf8').catch(() => ''));
   const wanted = Object.values(majors).filter((major) => major !== undefined);
-  const { devices } = await native.devices(id, '/dev', { prefix: 'nvidia', majors: wanted });
-  return sortNodes(devices, majors, mounts);
+  // A container makes itself nodes of any device: only those of GPUs that the driver knows are opened.
+  const opened = gpuMinors.map((minor) => ({ major: majors.gpu, minor }));
+  const found = await native.devices(id, '/dev', { prefix: 'nvidia', majors: wanted, opened, cgroupRoot });
+  return sortNodes(found, majors, mounts);
 }
 
 /** Reads /proc/devices. From driver 550 on the major of the GPUs is called `nvidia`, before that `nvidia-frontend`. */
@@ -74,19 +103,24 @@ export function parseMajors(text: string): Majors {
 }
 
 /** Tells device nodes by their numbers, and names those that only look like one. */
-export function sortNodes(found: readonly FoundNode[], majors: Majors, mounts: readonly NodeMount[]): DeviceNodes {
-  const characters = found.filter(({ type }) => type === 'char');
+export function sortNodes(found: Found, majors: Majors, mounts: readonly NodeMount[]): DeviceNodes {
+  const { devices, untried } = found;
+  const characters = devices.filter(({ type, usable }) => type === 'char' && usable !== false);
   const minorsOf = (major: number | undefined) => {
     const own = characters.filter((node) => major !== undefined && node.major === major);
     return [...new Set(own.map(({ minor = -1 }) => minor))].sort((a, b) => a - b);
   };
   const nodes = minorsOf(majors.gpu);
+  const withUsable = (wanted: boolean | null) => devices.filter(({ usable }) => usable === wanted);
   return {
     gpuMinors: nodes.filter((minor) => minor < MODESET_MINOR),
+    closed: withUsable(false).map(({ path }) => `/dev/${path}`),
+    unknown: withUsable(null).map(({ path, errno }) => `/dev/${path}${errno === undefined ? '' : `: ${errno}`}`),
+    untried: untried?.message,
     hasControl: nodes.includes(CONTROL_MINOR),
     hasUvm: minorsOf(majors.uvm).includes(0),
     migCapabilities: minorsOf(majors.caps).filter((minor) => minor > LAST_GENERAL_CAPABILITY),
-    impostors: found.filter((node) => isImpostor(node, majors)).map((node) => describe(node, mounts)),
+    impostors: devices.filter((node) => isImpostor(node, majors)).map((node) => describe(node, mounts)),
   };
 }
 

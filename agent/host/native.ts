@@ -54,13 +54,29 @@ const devices = z.object({
       type: z.enum(['char', 'block', 'file', 'directory', 'symlink', 'fifo', 'socket']),
       major: z.number().optional(),
       minor: z.number().optional(),
+      /** Of a device that was to be opened: whether the container may. Null: not known. */
+      usable: z.boolean().nullable().optional(),
+      /** Why it could not be opened. */
+      errno: z.string().optional(),
     }),
   ),
+  /** Why devices that were to be opened were not tried. */
+  untried: z.object({ message: z.string() }).optional(),
 });
 const ipcUsage = z.object({ shm: z.number(), sem: z.number(), msg: z.number() });
 const seccomp = z.object({ mode: z.number(), filters: z.array(z.string()) });
 
 const SIGNALS_AT_ONCE = 1_000;
+
+/** Which device nodes of a container are asked for. */
+interface DevicesRequest {
+  readonly prefix: string;
+  readonly majors: readonly number[];
+  /** Devices of which it is asked whether the container may open them. */
+  readonly opened: readonly { readonly major: number; readonly minor: number }[];
+  /** Where the host's cgroups are. */
+  readonly cgroupRoot: string;
+}
 
 export type Seccomp = z.infer<typeof seccomp>;
 export type Native = ReturnType<typeof openNative>;
@@ -154,11 +170,18 @@ export function openNative(options: NativeOptions) {
         code: 'CONTROL_DIR_UNSAFE',
       }),
 
-    /** Character devices of these majors in a directory of the container, and what there has a name with this prefix. */
-    devices: (id: ProcessId, dir: string, { prefix, majors }: { prefix: string; majors: readonly number[] }) =>
+    /**
+     * Character devices of these majors in a directory of the container, and what there has a name with this prefix. Those to be opened are
+     * opened and closed, by a process that is in the container's cgroups while it does so.
+     */
+    devices: (id: ProcessId, dir: string, { prefix, majors, opened, cgroupRoot }: DevicesRequest) =>
       verb({
         verb: 'devices',
-        args: [...at(id), '--dir', dir, '--prefix', prefix, ...majors.flatMap((major) => ['--major', `${major}`])],
+        args: [
+          ...[...at(id), '--dir', dir, '--prefix', prefix, '--cgroup-root', cgroupRoot],
+          ...majors.flatMap((major) => ['--major', `${major}`]),
+          ...opened.flatMap(({ major, minor }) => ['--open', `${major}:${minor}`]),
+        ],
         shape: devices,
         code: 'GPU_IDENTITY',
       }),

@@ -4,6 +4,7 @@ import { type GpuUser, gpuUsers } from '../container/gpu-users.ts';
 import { type MemoryRoom, memoryRoom } from '../container/memory-room.ts';
 import type { TreeProcess } from '../container/tree.ts';
 import { type CudaCalls, type CudaProcess, cudaCalls, describeProcess } from '../cuda/calls.ts';
+import { describeClosed } from '../cuda/container-gpus.ts';
 import { sourceProblems } from '../cuda/gpu-rules.ts';
 import { mebibytes, type NodeGpu } from '../cuda/gpus.ts';
 import { findCudaProcesses, LOOKS_AT_ONCE } from '../cuda/processes.ts';
@@ -114,7 +115,9 @@ async function lookAtGpus(
     reasons: [
       ...found.reasons,
       ...container.reasons,
-      ...(gpus.length + container.reasons.length === 0 && processes.length > 0 ? [noGpuSeen(processes)] : []),
+      ...(gpus.length + container.reasons.length === 0 && processes.length > 0
+        ? [noGpuSeen(processes, container.closed)]
+        : []),
       ...rules.reasons,
       ...(isMeasured ? copiesProblem(deviceBytes, room) : []),
     ],
@@ -122,10 +125,10 @@ async function lookAtGpus(
   };
 }
 
-function noGpuSeen(processes: readonly CudaProcess[]): Reason {
+function noGpuSeen(processes: readonly CudaProcess[], closed: readonly string[]): Reason {
   return {
     code: 'GPU_COUNT',
-    message: 'the workload uses CUDA, and not one GPU is seen in /dev of its container',
+    message: `the workload uses CUDA, and not one GPU is seen in /dev of its container${describeClosed(closed)}`,
     found: processes.map(describeProcess).join('; '),
     wanted: 'the device nodes of its GPUs',
     advice: 'Give the container its GPUs by a device plugin, DRA or CDI.',

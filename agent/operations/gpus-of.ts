@@ -10,6 +10,7 @@ import type { Target } from './target.ts';
 export interface SeenGpus {
   readonly gpus: readonly NodeGpu[];
   readonly source: ContainerGpus['source'];
+  readonly closed: ContainerGpus['closed'];
   readonly environment: ContainerGpus['environment'];
   readonly reasons: readonly Reason[];
 }
@@ -32,6 +33,6 @@ export async function gpusOf(context: AgentContext, target: Target): Promise<See
     const { code, message, advice, reasons } = failure;
     const reason = { code, message, found: message, wanted: 'GPUs that are told by all alike', advice };
     const environment = { visibleDevices: undefined, deviceOrder: undefined };
-    return { gpus: [], source: 'visible', environment, reasons: reasons.length > 0 ? reasons : [reason] };
+    return { gpus: [], source: 'visible', closed: [], environment, reasons: reasons.length > 0 ? reasons : [reason] };
   }
 }

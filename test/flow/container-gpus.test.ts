@@ -1,6 +1,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type GpuContainer, readContainerGpus } from '../../agent/cuda/container-gpus.ts';
 import { openPodResources, type PodResources } from '../../agent/cuda/pod-resources.ts';
@@ -63,12 +64,17 @@ async function ask(
   };
   const sources = {
     native,
+    log: pino({ enabled: false }),
     procRoot,
+    cgroupRoot: '/host/cgroup',
     kube: without.includes('kube') ? undefined : kube,
     podResources: without.includes('kubelet') ? undefined : podResources,
   };
   const found = await readContainerGpus(sources, { place: PLACE, id: ID, mounts, env }, NODE);
-  expect(asked).toEqual([[ID, '/dev', { prefix: 'nvidia', majors: [196, 510, 237] }]]);
+  // Of the devices that the container may have nodes of, only GPUs that the driver knows are opened.
+  const opened = [7, 6, 5].map((minor) => ({ major: 196, minor }));
+  const request = { prefix: 'nvidia', majors: [196, 510, 237], opened, cgroupRoot: '/host/cgroup' };
+  expect(asked).toEqual([[ID, '/dev', request]]);
   return { ...found, gpus: found.gpus.map(({ index }) => index) };
 }
 
@@ -108,6 +114,7 @@ describe('the GPUs of a container', () => {
     expect(await ask({ minors: [7, 5] })).toEqual({
       source: 'dra',
       gpus: [0, 2],
+      closed: [],
       environment: { visibleDevices: undefined, deviceOrder: undefined },
     });
     expect(kubelet.calls).toEqual({});
@@ -145,6 +152,7 @@ describe('the GPUs of a container', () => {
     expect(await ask({ minors: [5, 6, 7], env })).toEqual({
       source: 'podResources',
       gpus: [2, 0, 1],
+      closed: [],
       environment: { visibleDevices: '2', deviceOrder: 'PCI_BUS_ID' },
     });
   });

@@ -1,10 +1,11 @@
 import { execFileSync } from 'node:child_process';
-import { join } from 'node:path';
+import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 import { readMounts } from '../../agent/container/mounts.ts';
 import { readDeviceNodes } from '../../agent/cuda/device-nodes.ts';
 import { openNative } from '../../agent/host/native.ts';
-import { helperPath, startContainer, tidyUp } from './programs.ts';
+import { helperPath, scratch, startContainer, tidyUp } from './programs.ts';
 
 afterAll(tidyUp);
 
@@ -22,19 +23,42 @@ beforeEach(async () => {
 
 const sh = (program: string, ...args: readonly string[]) => execFileSync(program, args, { stdio: 'pipe' });
 const inside = (script: string) => sh('nsenter', '-t', `${container.pid}`, '-m', 'sh', '-ec', script);
-const read = async () =>
-  readDeviceNodes({ native, procRoot: '/proc' }, container, await readMounts('/proc', container.pid));
+const sources = { native, procRoot: '/proc', cgroupRoot: '/sys/fs/cgroup' };
+const seen = async () => ({ id: container, mounts: await readMounts('/proc', container.pid) });
+const read = async () => readDeviceNodes(sources, await seen(), [0, 5]);
 
 describe('the device nodes of a container', () => {
   test('are read through its root', async () => {
     sh('mknod', join(dev, 'nvidia5'), 'c', '195', '5');
+    sh('mknod', join(dev, 'nvidia9'), 'c', '195', '9');
     expect(await read()).toEqual({
-      gpuMinors: [0, 5],
+      gpuMinors: [0, 5, 9],
+      closed: [],
+      // Here is no driver that opens them; the one that was not asked for is told of all the same.
+      unknown: expect.toSatisfy(
+        (unknown: string[]) => `${unknown.sort()}` === '/dev/nvidia0: ENXIO,/dev/nvidia5: ENXIO',
+      ),
+      untried: undefined,
       hasControl: true,
       hasUvm: false,
       migCapabilities: [],
       impostors: [],
     });
+  });
+
+  test('count only where its device cgroup lets them be opened', async () => {
+    sh('mknod', join(dev, 'nvidia5'), 'c', '195', '5');
+    const cgroup = join('/sys/fs/cgroup/devices', basename(scratch()));
+    mkdirSync(cgroup);
+    writeFileSync(join(cgroup, 'devices.deny'), 'c 195:5 rw');
+    writeFileSync(join(cgroup, 'cgroup.procs'), `${container.pid}`);
+    expect(await read()).toMatchObject({ gpuMinors: [0], closed: ['/dev/nvidia5'], unknown: ['/dev/nvidia0: ENXIO'] });
+    const nowhere = await readDeviceNodes({ ...sources, cgroupRoot: '/nowhere' }, await seen(), [0, 5]);
+    expect(nowhere).toMatchObject({ gpuMinors: [0, 5], closed: [], untried: expect.stringMatching(/\/nowhere/) });
+    expect(nowhere.unknown.toSorted()).toEqual(['/dev/nvidia0', '/dev/nvidia5']);
+    container.child.kill('SIGKILL');
+    await container.ended;
+    rmdirSync(cgroup);
   });
 
   test('are told from a file that was mounted for one, which is named with its source', async () => {
@@ -55,10 +79,10 @@ describe('the device nodes of a container', () => {
   });
 
   test('are not looked for in a process that ended', async () => {
-    const mounts = await readMounts('/proc', container.pid);
+    const before = await seen();
     container.child.kill('SIGKILL');
     await container.ended;
-    const gone = readDeviceNodes({ native, procRoot: '/proc' }, container, mounts);
+    const gone = readDeviceNodes(sources, before, []);
     await expect(gone).rejects.toMatchObject({ code: 'CONTAINER_GONE' });
   });
 

@@ -2,7 +2,17 @@ import { describe, expect, it } from 'vitest';
 import { parseMajors, sortNodes } from '../../../agent/cuda/device-nodes.ts';
 
 const MAJORS = { gpu: 195, uvm: 510, caps: 237 };
-const char = (path: string, major: number, minor: number) => ({ path, type: 'char', major, minor });
+type Found = Parameters<typeof sortNodes>[0];
+type Node = Found['devices'][number];
+const char = (path: string, major: number, minor: number, usable?: boolean | null): Node => ({
+  ...{ path, type: 'char', major, minor },
+  ...(usable === undefined ? {} : { usable }),
+});
+const sort = (
+  devices: readonly Node[],
+  majors: Parameters<typeof sortNodes>[1] = MAJORS,
+  mounts: Parameters<typeof sortNodes>[2] = [],
+) => sortNodes({ devices }, majors, mounts);
 const PLAIN = [
   char('nvidia0', 195, 0),
   char('nvidiactl', 195, 255),
@@ -35,8 +45,11 @@ describe('/proc/devices', () => {
 
 describe('the device nodes of a container', () => {
   it('are told by number', () => {
-    expect(sortNodes(PLAIN, MAJORS, [])).toEqual({
+    expect(sort(PLAIN)).toEqual({
       gpuMinors: [0],
+      closed: [],
+      unknown: [],
+      untried: undefined,
       hasControl: true,
       hasUvm: true,
       migCapabilities: [],
@@ -46,22 +59,51 @@ describe('the device nodes of a container', () => {
 
   it('name their GPU by minor, whatever they are called, and once', () => {
     const nodes = [char('nvidia0', 195, 7), char('renamed', 195, 3), char('again', 195, 3), char('nvidia-x', 12, 5)];
-    expect(sortNodes(nodes, MAJORS, [])).toMatchObject({ gpuMinors: [3, 7], hasControl: false, hasUvm: false });
+    expect(sort(nodes)).toMatchObject({ gpuMinors: [3, 7], hasControl: false, hasUvm: false });
   });
 
   it('may be of MIG instances', () => {
     const caps = [1, 2, 12, 21].map((minor) => char(`nvidia-caps/nvidia-cap${minor}`, 237, minor));
-    expect(sortNodes([...PLAIN, ...caps], MAJORS, [])).toMatchObject({ migCapabilities: [12, 21], gpuMinors: [0] });
-    expect(sortNodes(caps, { ...MAJORS, caps: undefined }, []).migCapabilities).toEqual([]);
+    expect(sort([...PLAIN, ...caps])).toMatchObject({ migCapabilities: [12, 21], gpuMinors: [0] });
+    expect(sort(caps, { ...MAJORS, caps: undefined }).migCapabilities).toEqual([]);
   });
 
   it('of unified memory cannot be told where its module is not loaded', () => {
-    expect(sortNodes(PLAIN, { ...MAJORS, uvm: undefined }, [])).toMatchObject({ hasUvm: false, impostors: [] });
+    expect(sort(PLAIN, { ...MAJORS, uvm: undefined })).toMatchObject({ hasUvm: false, impostors: [] });
+  });
+});
+
+describe('a node that the container', () => {
+  it('may not open is not its own', () => {
+    const nodes = [char('nvidia0', 195, 0, true), char('nvidia1', 195, 1, false), char('nvidiactl', 195, 255)];
+    expect(sort(nodes)).toMatchObject({ gpuMinors: [0], closed: ['/dev/nvidia1'], unknown: [], hasControl: true });
+  });
+
+  it('may not open does not hide another one of the same GPU', () => {
+    const nodes = [char('nvidia0', 195, 0, false), char('again', 195, 0, true)];
+    expect(sort(nodes)).toMatchObject({ gpuMinors: [0], closed: ['/dev/nvidia0'] });
+  });
+
+  it('may not open is still an impostor where it has the name of another', () => {
+    expect(sort([char('nvidiactl', 195, 0, false)])).toMatchObject({
+      gpuMinors: [],
+      impostors: ['/dev/nvidiactl is the character device 195:0'],
+    });
+  });
+
+  it('may or may not open counts, with why that is not known', () => {
+    const nodes = [{ ...char('nvidia0', 195, 0, null), errno: 'EIO' }, char('nvidia1', 195, 1, null)];
+    expect(sortNodes({ devices: nodes, untried: { message: 'no cgroup' } }, MAJORS, [])).toMatchObject({
+      gpuMinors: [0, 1],
+      closed: [],
+      unknown: ['/dev/nvidia0: EIO', '/dev/nvidia1'],
+      untried: 'no cgroup',
+    });
   });
 });
 
 describe('what only has the name of a device node', () => {
-  it.each<[string, Parameters<typeof sortNodes>[0][number], string]>([
+  it.each<[string, Node, string]>([
     ['a file', { path: 'nvidia1', type: 'file' }, '/dev/nvidia1 is a regular file'],
     ['a directory entry that leads elsewhere', { path: 'nvidia12', type: 'symlink' }, '/dev/nvidia12 is a symlink'],
     ['another device', char('nvidia1', 1, 3), '/dev/nvidia1 is the character device 1:3'],
@@ -75,7 +117,7 @@ describe('what only has the name of a device node', () => {
       '/dev/nvidia0 is the block device 195:0',
     ],
   ])('is named: %s', (_, node, said) => {
-    const { impostors, gpuMinors } = sortNodes([node], MAJORS, []);
+    const { impostors, gpuMinors } = sort([node]);
     expect(impostors).toEqual([said]);
     expect(gpuMinors.length).toBe(node.path === 'nvidiactl' && node.type === 'char' ? 1 : 0);
   });
@@ -86,7 +128,7 @@ describe('what only has the name of a device node', () => {
       { mountPoint: '/dev/nvidia1', root: '/nvidia1//deleted', fstype: 'devtmpfs' },
       { mountPoint: '/dev/nvidia10', root: '/nvidia10', fstype: 'devtmpfs' },
     ];
-    expect(sortNodes([{ path: 'nvidia1', type: 'file' }], MAJORS, mounts).impostors).toEqual([
+    expect(sort([{ path: 'nvidia1', type: 'file' }], MAJORS, mounts).impostors).toEqual([
       '/dev/nvidia1 is a regular file, mounted from /nvidia1//deleted of a devtmpfs',
     ]);
   });
@@ -96,6 +138,6 @@ describe('what only has the name of a device node', () => {
       path,
       type: 'file',
     }));
-    expect(sortNodes(others, MAJORS, []).impostors).toEqual([]);
+    expect(sort(others).impostors).toEqual([]);
   });
 });
