@@ -69,8 +69,8 @@ export function ociSpec(request: SpecRequest) {
       cgroupsPath: request.cgroupsPath,
       devices: request.devices.map((device) => ({ ...device, type: 'c', fileMode: 0o666, uid: 0, gid: 0 })),
       resources: {
-        // The runtime adds those that every container has. Without it a container could make nodes of GPUs that are not its own, and
-        // the driver does.
+        // To these the runtime adds what every container may do, which is to make nodes of any device (`c *:* m`): inside, the driver's
+        // tools make those of the machine's other GPUs. That they may not be opened is all that tells them from its own.
         devices: [
           { allow: false, access: 'rwm' },
           ...request.devices.map(({ major, minor }) => ({ allow: true, type: 'c', major, minor, access: 'rwm' })),
