@@ -91,6 +91,8 @@ async function archiveProgram(): Promise<string> {
     await compileProgram(work);
     await take('dist/agent/snapshot-agent.mjs');
     await take('proto');
+    // How the agent is started stands in it.
+    await take('deploy/agent-image/install.sh');
     await take('test/gpu/workers');
     await take('test/workloads');
     await take('test/preload');
