@@ -38,6 +38,13 @@ export async function settled(container: RuncContainer, driver: DriverTool): Pro
   return { container: waits(container) ? 'waits' : 'runs', states };
 }
 
+/** Waits for the end of a container that was lost, or whose workload was killed. Until then it may look like one that runs. */
+export async function ended(container: RuncContainer): Promise<Aftermath> {
+  const hasEnded = () => (container.exitCode === undefined ? undefined : true);
+  await eventually(`container ${container.pod.name} to end`, hasEnded, { timeoutMs: SETTLE_MS, everyMs: 100 });
+  return { container: 'ended', states: 'none' };
+}
+
 /** Whether a container is a placeholder that nothing was restored into. */
 export function waits(container: RuncContainer): boolean {
   return container.spec.process.args[0] === STANDBY && container.restoredPid() === undefined;
