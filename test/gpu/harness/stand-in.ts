@@ -23,8 +23,9 @@ export function standInGpus(): GpuMachine {
     directory,
     [0, 1].map((index) => standinGpu(index, { bytes: GPU_BYTES })),
   );
-  // As a rank of a collective whose peer stands still.
+  // As a rank of a collective whose peer stands still, and as one that reaches into another GPU (CUDA_ERROR_NOT_SUPPORTED).
   standin.fault('cuCheckpointProcessLock in-a-collective timeout');
+  standin.fault('cuCheckpointProcessRestore with-default-transports error 801');
   const env = { SNAPSHOT_STANDIN_DIR: directory };
   const libraries = ['libcuda.so.1', 'libnvidia-ml.so.1'];
   return {

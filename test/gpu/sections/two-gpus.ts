@@ -3,7 +3,7 @@ import type { Bench, Section, Stand } from '../bench.ts';
 import type { RuncContainer } from '../harness/container.ts';
 import type { DriverTool } from '../harness/driver-tool.ts';
 import { type Finished, requireSuccess } from '../harness/operations.ts';
-import { requireIntact, requireNoArtifact, settled } from './aftermath.ts';
+import { ended, requireIntact, requireNoArtifact, settled } from './aftermath.ts';
 import { moveWorker, reportOperation } from './restored.ts';
 
 const MEBIBYTES = 1024;
@@ -22,7 +22,8 @@ export const twoGpus: Section = {
   run: async (bench) => {
     const pair: Pair = { bench, stand: await bench.startStand(), driver: await bench.openDriver() };
     await swappedContainers(pair);
-    await collective(pair);
+    await throughHostMemory(pair);
+    await defaultTransports(pair);
     await oneProcess(pair);
     await twoProcesses(pair);
     await swappedInPlace(pair);
@@ -96,18 +97,48 @@ async function swappedInPlace({ bench, stand, driver }: Pair): Promise<void> {
   });
 }
 
-async function collective({ bench, stand, driver }: Pair): Promise<void> {
-  const { report } = bench;
-  await report.check('ranks in a collective: refused to be locked, and all go on', async () => {
-    const worker = await bench.runWorker(stand, { name: 'nccl', script: 'nccl_ranks', shmBytes: 2 ** 30 });
-    const taken = await stand.operations.checkpoint(worker, { id: 'nccl', after: 'resume' });
-    report.note('NCCL in a loop', outcomeOf(taken));
-    assert.equal(taken.code, 'CUDA_BUSY', taken.problem);
-    await requireNoArtifact(stand, 'nccl');
-    assert.equal((await settled(worker, driver)).container, 'runs');
+/**
+ * Ranks that are caught in a collective. With the default transports each has memory of the other GPU mapped: where the driver locks and
+ * checkpoints them all the same, it cannot restore them.
+ */
+async function defaultTransports(pair: Pair): Promise<void> {
+  const what =
+    'NCCL with its default transports: refused, and all go on; or lost, and ended by name; nothing is published';
+  await pair.bench.report.check(what, async () => {
+    const { worker, taken, container } = await checkpointRanks(pair, 'default');
+    await requireNoArtifact(pair.stand, worker.pod.name);
+    if (taken.code === 'CUDA_LOST') assert.match(taken.problem, /NCCL_P2P_DISABLE/);
+    else {
+      assert.equal(taken.code, 'CUDA_BUSY', outcomeOf(taken));
+      assert.equal(container, 'runs');
+      await requireIntact(worker);
+    }
+    await worker.remove();
+  });
+}
+
+/** Where no GPU reaches into another one, nothing but the collective itself can be in the way. */
+async function throughHostMemory(pair: Pair): Promise<void> {
+  await pair.bench.report.check('NCCL through host memory: refused or checkpointed, and all go on', async () => {
+    const { worker, taken, container } = await checkpointRanks(pair, 'host');
+    if (!taken.succeeded) {
+      assert.equal(taken.code, 'CUDA_BUSY', outcomeOf(taken));
+      await requireNoArtifact(pair.stand, worker.pod.name);
+    }
+    assert.equal(container, 'runs', outcomeOf(taken));
     await requireIntact(worker);
     await worker.remove();
   });
+}
+
+async function checkpointRanks({ bench, stand, driver }: Pair, transports: 'default' | 'host') {
+  const name = `nccl-${transports}`;
+  const request = { name, script: 'nccl_ranks', args: [transports], shmBytes: 2 ** 30 };
+  const worker = await bench.runWorker(stand, request);
+  const taken = await stand.operations.checkpoint(worker, { id: name, after: 'resume' });
+  bench.report.note(`NCCL in a loop, transports: ${transports}`, outcomeOf(taken));
+  const { container } = taken.code === 'CUDA_LOST' ? await ended(worker) : await settled(worker, driver);
+  return { worker, taken, container };
 }
 
 /** The driver checkpoints it and cannot restore it: no artifact may say that it is good. */

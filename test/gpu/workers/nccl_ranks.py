@@ -1,4 +1,7 @@
-"""Two ranks of NCCL that reduce in a loop, each on its own GPU, below a process that watches them."""
+"""nccl_ranks.py TRANSPORTS: two ranks of NCCL that reduce in a loop, each on its own GPU, below a process that watches them.
+
+TRANSPORTS is how they reach each other: "default", or "host" for through host memory, so that no GPU reaches into the other.
+"""
 
 import os
 import subprocess
@@ -6,11 +9,12 @@ import sys
 
 import contract
 
-if len(sys.argv) > 1:
+transports = sys.argv[1]
+if len(sys.argv) > 2:
     import torch
     import torch.distributed as dist
 
-    rank = int(sys.argv[1])
+    rank = int(sys.argv[2])
     torch.cuda.set_device(rank)
     dist.init_process_group("nccl", rank=rank, world_size=2)
     while True:
@@ -29,9 +33,19 @@ settings = {
     "USE_LIBUV": "0",
     "UV_USE_IO_URING": "0",
 }
+# Shared host memory stays: it is how they reach each other then.
+settings |= {
+    "default": {},
+    "host": {
+        "NCCL_P2P_DISABLE": "1",
+        "NCCL_CUMEM_ENABLE": "0",
+        "NCCL_IB_DISABLE": "1",
+        "NCCL_RAS_ENABLE": "0",
+    },
+}[transports]
+command = [sys.executable, "-u", __file__, transports]
 ranks = [
-    subprocess.Popen([sys.executable, "-u", __file__, str(rank)], env={**os.environ, **settings}, stdout=subprocess.PIPE)
-    for rank in (0, 1)
+    subprocess.Popen([*command, str(rank)], env={**os.environ, **settings}, stdout=subprocess.PIPE) for rank in (0, 1)
 ]
 sums = [rank.stdout.readline() for rank in ranks]
 if not all(sums):
