@@ -228,6 +228,12 @@ struct lists {
     struct option_list opened;
 };
 
+#define cleanup_lists __attribute__((cleanup(free_lists)))
+static void free_lists(const struct lists *lists) {
+    free(lists->majors.items);
+    free(lists->opened.items);
+}
+
 /* Reads the numbers of the command line into the search. Returns 0, or an exit status after printing what is wrong. */
 static int parse_lists(struct search *search, const struct lists *given, const struct option_spec *specs) {
     search->majors = calloc(given->majors.count, sizeof *search->majors);
@@ -255,7 +261,7 @@ static int parse_lists(struct search *search, const struct lists *given, const s
 int verb_devices(int argc, char **argv) {
     struct target_options options = TARGET_OPTIONS_NONE;
     const char *dir = NULL;
-    struct lists given = {0};
+    cleanup_lists struct lists given = {0};
     cleanup_search struct search search = {0};
     const struct option_spec specs[] = {
         TARGET_OPTIONS(options, true),
