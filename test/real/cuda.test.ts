@@ -1,4 +1,4 @@
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { Agent } from './environment/agent.ts';
 import { Cluster } from './environment/cluster.ts';
@@ -157,6 +157,8 @@ describe('a CUDA process', () => {
 
   test('finds the device nodes of its new container, where they are mounted one by one under other names', async () => {
     const source = await runGpuSource(cluster, node.mounted(0, 2));
+    const mounts = readFileSync(`/proc/${await source.container.pid()}/mountinfo`, 'utf8');
+    for (const name of ['nvidiactl', 'nvidia0', 'nvidia2']) expect(mounts).toContain(` /dev/${name} `);
     const { artifact } = await checkpoint(source);
     const points = (readRecord(artifact)['mounts'] as { mountPoint: string }[]).map(({ mountPoint }) => mountPoint);
     expect(points.filter((point) => /nvidia(\d|ctl)/.test(point))).toEqual([]);

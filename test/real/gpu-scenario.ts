@@ -97,7 +97,11 @@ export function makeGpuNode(directory: string, count = 4): GpuNode {
       await once(holder.stdout, 'data');
       return () => holder.stdin.end();
     },
-    mounted: (...minors) => ({ ...seen(minors), mounts: [...seen(minors).mounts, ...nodesOf(minors)] }),
+    // Those runtimes let the device cgroup allow them as well; runc makes no node where one is mounted.
+    mounted: (...minors) => {
+      const { mounts, env } = seen(minors);
+      return { env, devices: nodesOf(minors), mounts: [...mounts, ...nodesOf(minors)] };
+    },
   };
 }
 
