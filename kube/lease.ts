@@ -38,8 +38,8 @@ export interface LeaseTimings {
 export interface Leases {
   /**
    * Takes a lease that is free, ours, or expired: its holder has shown no sign of life for its whole duration while we looked on. One
-   * that is seen for the first time is busy, however old its times look. Throws KubeError where the API gives no answer, and Error
-   * for a lease that this process holds already.
+   * that is seen for the first time is busy, however old its times look, and so is one that this process has in its hands already.
+   * Throws KubeError where the API gives no answer.
    */
   acquire(place: LeasePlace, signal: AbortSignal): Promise<LeaseAnswer>;
 }
@@ -79,8 +79,8 @@ class LeaseDesk implements Leases {
 
   async acquire(place: LeasePlace, signal: AbortSignal): Promise<LeaseAnswer> {
     const path = leasePath(place.namespace, place.name);
-    if (this.#inHand.has(path))
-      throw new Error(`the lease ${place.namespace}/${place.name} is in this process's hands`);
+    // Two pods of one Job on this node, or the end of the earlier one's operation: it passes as any other holder's does.
+    if (this.#inHand.has(path)) return this.#busy(place, { holder: this.#claim.holder, freeInMs: CONTENDED_MS });
     this.#inHand.add(path);
     let answer: LeaseAnswer | undefined;
     try {

@@ -21,7 +21,7 @@ const FAILURE_MS = 15_000;
 
 /**
  * Takes a checkpoint Job over: its lease first, so that what the Job says afterwards was said by nobody who is still at work. Too early
- * while another agent holds the lease or the API gives no answer.
+ * while another agent holds the lease, or this one for another pod of the Job, or the API gives no answer.
  */
 export async function claimJob(
   desk: JobDesk,
@@ -36,7 +36,7 @@ export async function claimJob(
     if (answer.result === 'busy')
       return {
         result: 'too-early',
-        reason: `another agent holds the lease of Job ${name}: ${answer.holder}`,
+        reason: `${answer.holder} holds the lease of Job ${name}`,
         code: 'LEASE_LOST',
       };
     lease = answer.lease;
