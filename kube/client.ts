@@ -9,7 +9,7 @@ import { type Verb, verbOf } from './paths.ts';
 import { type KubeRequest, newSender, type Query } from './sender.ts';
 
 const TIMEOUT_MS = 30_000;
-/** A page of a list has at most 500 objects; etcd takes none above 1.5 MiB, and usual pods have some 10 KiB. */
+/** etcd takes no object above 1.5 MiB, and JSON may need six bytes for one of them. */
 const MAX_BODY_BYTES = 128 << 20;
 /** One event of a watch: one object, printed as JSON. */
 const MAX_LINE_LENGTH = 16 << 20;
@@ -58,7 +58,8 @@ export async function openKube(options: KubeOptions = {}): Promise<KubeClient> {
     request: <T>(request: KubeRequest) => {
       const call = `${request.method} ${request.path}`;
       const guard = guardCall(call, { ms: request.timeoutMs ?? TIMEOUT_MS, reason: 'TimedOut' }, request.signal);
-      const read = async (response: IncomingMessage) => parseBody<T>(call, await readBody(response, MAX_BODY_BYTES));
+      const { maxBytes = MAX_BODY_BYTES } = request;
+      const read = async (response: IncomingMessage) => parseBody<T>(call, await readBody(response, maxBytes));
       return exchange(line, request, guard, read).catch((error) => failed(verbOf(request.method, request.path), error));
     },
     watch: async (watch) => {

@@ -17,6 +17,8 @@ export type LossReason =
   | 'refused'
   | 'unreachable'
   | 'malformed'
+  /** More than is read at once: a page of a list, or one event. */
+  | 'too-large'
   /** Our own credentials cannot be read. */
   | 'credentials'
   /** The server ended the stream cleanly, but long before it should have. */
@@ -32,7 +34,7 @@ const LOCAL: Readonly<Record<LocalReason, LossReason>> = {
   TimedOut: 'timeout',
   Silent: 'timeout',
   Malformed: 'malformed',
-  TooLarge: 'malformed',
+  TooLarge: 'too-large',
   Ended: 'ended',
 };
 
@@ -51,7 +53,7 @@ export function lossReason({ status, reason }: KubeError): LossReason {
  * what it is resumed from, or that what came was understood, only a list is sure to leave no event out.
  */
 export function isListNeeded(reason: LossReason, failures: number): boolean {
-  if (reason === 'gone' || reason === 'malformed' || reason === 'refused') return true;
+  if (['gone', 'malformed', 'too-large', 'refused'].includes(reason)) return true;
   return reason === 'server-error' && failures >= FAILURES_BEFORE_LIST;
 }
 

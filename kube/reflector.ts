@@ -12,7 +12,10 @@ export type ReflectorState =
   | { readonly kind: 'watching' }
   /** Something came on it: what is known is as fresh as this. */
   | { readonly kind: 'contact' }
-  /** It failed, and is tried again. A watch that the server ends when its time is over is none. */
+  /**
+   * It failed, and is tried again; a list whose pages were too large at once, with smaller ones, and that is said once until it fits
+   * again. A watch that the server ends when its time is over is none.
+   */
   | { readonly kind: 'lost'; readonly reason: LossReason; readonly message: string; readonly retryInMs: number };
 
 export interface ReflectorOptions<T> {
@@ -41,7 +44,10 @@ export interface ReflectorTimings {
   /** A watch that lasted this long was good: the next failure counts as the first. */
   readonly stableMs: number;
   readonly backoff: BackoffRange;
+  /** So many objects are asked for at once. */
   readonly pageSize: number;
+  /** A page that has more is asked for again with half as many objects. */
+  readonly pageBytes: number;
 }
 
 /**
@@ -55,6 +61,8 @@ const TIMINGS: ReflectorTimings = {
   stableMs: 10_000,
   backoff: { minMs: 200, maxMs: 15_000 },
   pageSize: 500,
+  // Usual pods have some 10 KiB. One object, whose 1.5 MiB JSON can make 9 MiB of, always fits.
+  pageBytes: 32 << 20,
 };
 
 /** Watches of at least this length get a bookmark about 2 s before their end. */
@@ -93,11 +101,16 @@ class Reflector<T> {
   #position: string | undefined;
   /** In a row. */
   #failures = 0;
+  /** Of the next list: half of it where a page was too large, and back again from list to list. */
+  #pageSize: number;
+  /** That was said, and no list with the full size of page has succeeded since. */
+  #isSaidTooLarge = false;
 
   constructor(options: ReflectorOptions<T>, signal: AbortSignal) {
     this.#options = options;
     this.#timings = { ...TIMINGS, ...options.timings };
     this.#signal = signal;
+    this.#pageSize = this.#timings.pageSize;
     this.#selectors = { labelSelector: options.labelSelector, fieldSelector: options.fieldSelector };
   }
 
@@ -117,17 +130,38 @@ class Reflector<T> {
     return retryInMs;
   }
 
-  /** All pages, as of one resourceVersion, which it returns. Nothing is told before the last page has come. */
+  /** All objects, in pages that are small enough, however large somebody made the objects. */
   async #list(): Promise<string> {
+    for (;;) {
+      const size = this.#pageSize;
+      try {
+        const version = await this.#listPages(size);
+        const { pageSize } = this.#timings;
+        if (size === pageSize) this.#isSaidTooLarge = false;
+        this.#pageSize = Math.min(pageSize, size * 2);
+        return version;
+      } catch (error) {
+        if (!(error instanceof KubeError && error.reason === 'TooLarge') || size === 1) throw error;
+        this.#pageSize = Math.floor(size / 2);
+        if (this.#isSaidTooLarge) continue;
+        this.#isSaidTooLarge = true;
+        this.#tell({ kind: 'lost', reason: lossReason(error), message: error.message, retryInMs: 0 });
+      }
+    }
+  }
+
+  /** All pages, as of one resourceVersion, which it returns. Nothing is told before the last page has come. */
+  async #listPages(limit: number): Promise<string> {
     const { client, path, project, onSync } = this.#options;
-    const { pageSize: limit, listTimeoutMs: timeoutMs } = this.#timings;
+    const { listTimeoutMs: timeoutMs, pageBytes: maxBytes } = this.#timings;
     const items: T[] = [];
     let next: string | undefined;
     let version: string | undefined;
     do {
       // A token that expired is a 410, after which it begins again with page one: what the server offers instead would leave gaps.
       const query = { ...this.#selectors, limit, continue: next };
-      const page: Page = await client.request<Page>({ method: 'GET', path, query, timeoutMs, signal: this.#signal });
+      const request = { method: 'GET', path, query, timeoutMs, maxBytes, signal: this.#signal } as const;
+      const page: Page = await client.request<Page>(request);
       version = resourceVersionOf(page);
       if (!Array.isArray(page?.items) || version === undefined)
         throw new KubeError(`GET ${path}: the answer is no list`, { reason: 'Malformed' });

@@ -15,6 +15,8 @@ export interface KubeRequest {
   readonly contentType?: string;
   /** For the whole exchange, 30 s by default. */
   readonly timeoutMs?: number;
+  /** Of the answer's body; more is a KubeError TooLarge. */
+  readonly maxBytes?: number;
   readonly signal?: AbortSignal | undefined;
 }
 

@@ -11,6 +11,7 @@ const TIMINGS: ReflectorTimings = {
   stableMs: 10_000,
   backoff: { minMs: 2, maxMs: 20 },
   pageSize: 2,
+  pageBytes: 1 << 20,
 };
 
 type Server = Awaited<ReturnType<typeof serveCollection>>;

@@ -67,7 +67,7 @@ describe('why a watch was lost', () => {
     [0, 'Silent', 'timeout', false],
     [0, 'Ended', 'ended', false],
     [0, 'Malformed', 'malformed', true],
-    [0, 'TooLarge', 'malformed', true],
+    [0, 'TooLarge', 'too-large', true],
     [302, '', 'malformed', true],
     [0, 'toString', 'malformed', true],
   ] as const)('status %i with reason "%s" is %s; list anew: %s', (status, reason, word, list) => {
