@@ -17,7 +17,7 @@ import {
 import { newPickUps, type PickUps } from './operations/pick-ups.ts';
 import { newQuarantine, type Quarantine } from './operations/quarantine.ts';
 import type { Registry } from './operations/registry.ts';
-import { tellCluster } from './operations/reporter.ts';
+import { isUndeclared, tellCluster } from './operations/reporter.ts';
 import { newWaiting, type Waiting } from './operations/waiting.ts';
 import { newWishes, targetBusy, type Wish, workKey } from './operations/wishes.ts';
 import { actionFor, isAction, isWork, subjectOf, type Work } from './plan/action.ts';
@@ -216,6 +216,7 @@ class NodeAgent {
     begin().ended(ended);
     this.#note(pod, wanted, ended, log);
     if (ended.failure === undefined) return undefined;
+    if (isUndeclared(ended.failure)) return this.#lookLater(known);
     return this.#retry(known, { mayPass: mayRetry(ended, begin()), log });
   }
 
@@ -260,6 +261,13 @@ class NodeAgent {
   #note(pod: PodView, wanted: Work, outcome: Outcome, log: Logger): void {
     logOutcome(log, outcome);
     if (outcome.failure?.code === 'TARGET_QUARANTINED') this.#quarantine.add(pod.uid, wanted.container.id);
+  }
+
+  /** What is left is not up to the container: it is no failed try, and others have a turn first. */
+  #lookLater(known: ContainerMemory): Again {
+    const afterMs = backoffMs(MAX_TRIES);
+    known.dueAt = Date.now() + afterMs;
+    return { afterMs };
   }
 
   #retry(known: ContainerMemory, { mayPass, log }: { mayPass: boolean; log: Logger }): Again {

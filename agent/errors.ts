@@ -207,6 +207,12 @@ export const ERRORS = {
     retryable: false,
     advice: 'The checkpoint Job was declared failed meanwhile: make a new Job.',
   },
+  JOB_UNDECLARED: {
+    grpc: 'UNAVAILABLE',
+    retryable: true,
+    advice:
+      'The artifact is complete and its worker waits: the agent declares the Job when the Kubernetes API takes it.',
+  },
   WORKER_FAILED: {
     grpc: 'FAILED_PRECONDITION',
     retryable: false,
@@ -217,6 +223,12 @@ export const ERRORS = {
     grpc: 'UNAVAILABLE',
     retryable: true,
     advice: 'The Kubernetes API does not answer as it should: look at it, and at the RBAC rules of the agent.',
+  },
+  KUBERNETES_REFUSED: {
+    grpc: 'FAILED_PRECONDITION',
+    retryable: false,
+    advice:
+      'The named object cannot be annotated: remove some of its annotations where they fill 256 KiB, or change the admission policy that refuses; then make a new one.',
   },
 
   // The node.

@@ -14,7 +14,11 @@ export interface JobDesk {
   readonly client: KubeClient;
   readonly leases: Leases;
   readonly log: Logger;
+  /** How long a declaration is insisted on before its operation ends, and a later look goes on: it holds a place among the parallel ones. */
+  readonly declareMs?: number;
 }
+
+const DECLARE_MS = 30_000;
 
 /** How long the failure of a Job is insisted on before its worker is ended. After that, its pod says that it failed. */
 const FAILURE_MS = 15_000;
@@ -60,12 +64,19 @@ interface JobClaim {
   readonly isCompleted: boolean;
 }
 
-function claimOf({ client, log }: JobDesk, { place, lease, traceId, isCompleted }: JobClaim): Claim {
+function claimOf(
+  { client, log, declareMs = DECLARE_MS }: JobDesk,
+  { place, lease, traceId, isCompleted }: JobClaim,
+): Claim {
+  let said = 'the time for it was over';
   const declare = (status: 'completed' | 'failed', signal: AbortSignal) =>
     insist(() => declareJob(client, place, { status, traceId }, signal), {
+      object: `Job ${place.namespace}/${place.name}`,
       signal,
-      onFailure: (err) =>
-        log.warn({ err, job: place.name, namespace: place.namespace, status }, 'Job is not declared yet'),
+      onFailure: (err) => {
+        said = err.message;
+        log.warn({ err, job: place.name, namespace: place.namespace, status }, 'Job is not declared yet');
+      },
     });
   const lost = lostSignal(lease);
   return {
@@ -73,7 +84,12 @@ function claimOf({ client, log }: JobDesk, { place, lease, traceId, isCompleted 
     isCompleted,
     declareComplete: async (signal) => {
       if (isCompleted) return;
-      const { status } = await declare('completed', AbortSignal.any([signal, lost]));
+      const until = AbortSignal.any([signal, lost, AbortSignal.timeout(declareMs)]);
+      const { status } = await declare('completed', until).catch((error: unknown) => {
+        // Who cancelled it, or took it over, says why.
+        if (error instanceof SnapshotError || !until.aborted) throw error;
+        throw new SnapshotError('JOB_UNDECLARED', `Job ${place.name} could not be declared complete: ${said}`);
+      });
       if (status === 'failed') throw new SnapshotError('JOB_FAILED', `Job ${place.name} was declared failed meanwhile`);
       if (status === 'gone') log.info({ job: place.name }, 'the Job is gone: its checkpoint stays');
     },

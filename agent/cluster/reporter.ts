@@ -2,11 +2,11 @@ import type { PodView } from '../../contract/pods.ts';
 import type { EventWriter } from '../../kube/events.ts';
 import { SnapshotError } from '../errors.ts';
 import type { OperationRequest, TooEarly } from '../operations/context.ts';
-import type { Claim, Over, Reporter } from '../operations/reporter.ts';
+import { type Claim, isUndeclared, type Over, type Reporter } from '../operations/reporter.ts';
 import type { CheckpointWanted, ReportWanted, RestoreStatus, RestoreWanted, WorkerFailed } from '../plan/decide.ts';
 import { claimJob, type JobDesk } from './checkpoint-claim.ts';
-import { insist } from './insist.ts';
-import { declareJob, type JobPlace } from './job.ts';
+import { insist, isLasting } from './insist.ts';
+import { type Declared, declareJob, type JobPlace } from './job.ts';
 import { endedNote, jobFailedNote, repeatedNote, requestedNote, workerFailedNote } from './pod-events.ts';
 import { storeRestoreStatus } from './restore-status.ts';
 
@@ -56,7 +56,8 @@ class KubeReporter implements Reporter {
     return {
       ...claim,
       end: async (outcome, isFinal) => {
-        const isLast = isFinal || isLastTry || outcome.failure?.retryable !== true;
+        const mayFollow = isUndeclared(outcome.failure) || (!isLastTry && outcome.failure?.retryable === true);
+        const isLast = isFinal || !mayFollow;
         if (isLast && !claim.lost.aborted) this.#parts.events.write(endedNote(request, outcome));
         await claim.end(outcome, isFinal);
       },
@@ -85,10 +86,10 @@ class KubeReporter implements Reporter {
   }
 
   async workerFailed(pod: PodView, { failed, running }: WorkerFailed): Promise<void> {
-    const { client, events, log, killContainer } = this.#parts;
+    const { events, log, killContainer } = this.#parts;
     const place = jobOf(pod);
     if (place === undefined) return;
-    const { status, isNew } = await declareJob(client, place, { status: 'failed', traceId: undefined }, NEVER);
+    const { status, isNew } = await this.#declareFailed(place);
     // Its checkpoint is complete: what fails afterwards is its own affair.
     if (status === 'completed') return;
     if (isNew) events.write(workerFailedNote(pod, failed));
@@ -100,6 +101,18 @@ class KubeReporter implements Reporter {
       await killContainer(id).catch((error: unknown) => {
         if (!(error instanceof SnapshotError && error.code === 'CONTAINER_GONE')) throw error;
       });
+    }
+  }
+
+  /** A Job that cannot be annotated must not keep the others of its containers running. */
+  async #declareFailed(place: JobPlace): Promise<Declared> {
+    const { client, log } = this.#parts;
+    try {
+      return await declareJob(client, place, { status: 'failed', traceId: undefined }, NEVER);
+    } catch (err) {
+      if (!isLasting(err)) throw err;
+      log.warn({ err, job: place.name, namespace: place.namespace }, 'the failed Job cannot be declared so');
+      return { status: 'failed', isNew: true };
     }
   }
 
@@ -122,9 +135,9 @@ class KubeReporter implements Reporter {
     const { container } = wanted;
     const signal = AbortSignal.any([end, AbortSignal.timeout(STATUS_MS)]);
     const onFailure = (err: Error) => log.warn({ err, pod: pod.name, status }, 'the pod is not told yet');
-    await insist(() => storeRestoreStatus(client, pod, { container, status }, signal), { signal, onFailure }).catch(
-      () => undefined,
-    );
+    const object = `Pod ${pod.namespace}/${pod.name}`;
+    const store = () => storeRestoreStatus(client, pod, { container, status }, signal);
+    await insist(store, { object, signal, onFailure }).catch(() => undefined);
   }
 }
 

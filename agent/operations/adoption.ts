@@ -2,16 +2,24 @@ import { SENTINELS } from '../../contract/keys.ts';
 import { hostFile, readiness } from '../container/control.ts';
 import { SnapshotError } from '../errors.ts';
 import type { CheckpointWanted } from '../plan/decide.ts';
+import type { ArtifactName } from '../store/paths.ts';
 import { refuseToDisplace } from '../store/publish.ts';
 import { noteUse } from '../store/readers.ts';
 import { artifactState, requireNamespace } from '../store/verify.ts';
-import { outcomeOf } from './attempt.ts';
+import { type Attempt, outcomeOf } from './attempt.ts';
 import type { AgentContext, OperationRequest, Outcome, TooEarly } from './context.ts';
 import type { Claim } from './reporter.ts';
+import { QUICK_STEP_MS, runSteps, type Step } from './steps.ts';
 import type { Target } from './target.ts';
 import { releaseWorker } from './workload.ts';
 
 type Request = OperationRequest<CheckpointWanted>;
+
+interface AdoptionParts {
+  readonly target: Target;
+  readonly attempt: Attempt;
+  readonly claim: Claim;
+}
 
 /** Why the workload cannot be checkpointed yet. In a cluster the Ready condition has said that it can. */
 export async function notQuiesced(
@@ -40,11 +48,10 @@ export async function notQuiesced(
 export async function adopted(
   context: AgentContext,
   request: Request,
-  target: Target,
-  claim: Claim,
+  parts: AdoptionParts,
 ): Promise<Outcome | undefined> {
+  const { target, claim } = parts;
   const { checkpointId: id, version, existing } = request.wanted;
-  const began = performance.now();
   try {
     const found = await artifactState(target.volume, { id, version, keys: context.keys });
     const mode = existing === 'replace' ? 'replace' : 'new';
@@ -60,19 +67,36 @@ export async function adopted(
       requireOpenJob(claim, id);
       return undefined;
     }
-    // Used: it must not be too old for its restore, which this checkpoint was asked for.
-    await noteUse(target.volume, { id, version });
-    await claim.declareComplete(request.signal);
-    await releaseWorker(context, target);
-    return {
-      result: 'adopted',
-      timings: [...target.timings, { step: 'adopt', seconds: (performance.now() - began) / 1000 }],
-      figures: {},
-    };
+    return await adopt(context, { id, version }, parts);
   } catch (error) {
     if (!(error instanceof SnapshotError)) throw error;
     return outcomeOf({ failure: error, failedStep: 'adopt', timings: target.timings }, {});
   }
+}
+
+async function adopt(context: AgentContext, name: ArtifactName, parts: AdoptionParts): Promise<Outcome> {
+  const { target, attempt, claim } = parts;
+  const steps: Step[] = [
+    {
+      name: 'adopt',
+      run: async (signal) => {
+        // Used: it must not be too old for its restore, which this checkpoint was asked for.
+        await noteUse(target.volume, name);
+        await claim.declareComplete(signal);
+      },
+    },
+    { name: 'release', cancel: 'too-late', run: () => releaseWorker(context, target) },
+  ];
+  const result = await runSteps(steps, {
+    signal: attempt.signal,
+    log: context.log,
+    defaultDeadlineMs: QUICK_STEP_MS,
+    before: target.timings,
+    onStep: attempt.step,
+    onTiming: attempt.timing,
+  });
+  if (result.failure !== undefined) return outcomeOf(result, {});
+  return { result: 'adopted', timings: result.timings, figures: {} };
 }
 
 /** A Job that was declared complete gets no second checkpoint: what it was declared for was deleted since, or is another's. */

@@ -7,7 +7,7 @@ import type { Journal, JournalEntry, Transition } from './journal.ts';
 import type { CancelEffect } from './operation.ts';
 import { endDetails, noteDetails } from './operation-journal.ts';
 import type { OperationHandle } from './registry.ts';
-import type { Claim } from './reporter.ts';
+import { type Claim, isUndeclared } from './reporter.ts';
 import type { StepTiming } from './steps.ts';
 import type { Target } from './target.ts';
 import type { Wish } from './wishes.ts';
@@ -108,9 +108,9 @@ export async function endUnbegun(
   await journal.append({ ...entryOf(unbegun.operationId, unbegun, NO_PROCESS), state: finalState(outcome), details });
 }
 
-/** What somebody cancelled on purpose is not tried again. */
+/** What somebody cancelled on purpose is not tried again; one that came too late has cancelled nothing. */
 export function mayRetry(outcome: Outcome, { cancelled }: Pick<OperationHandle, 'cancelled'>): boolean {
-  return (outcome.failure?.retryable ?? false) && !cancelled.aborted;
+  return isUndeclared(outcome.failure) || ((outcome.failure?.retryable ?? false) && !cancelled.aborted);
 }
 
 /** Whether a failure was seen before anything was touched, and would be seen again: the agent does not try again by itself. */

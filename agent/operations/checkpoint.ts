@@ -70,7 +70,8 @@ async function checkpointOnce(context: AgentContext, request: Request): Promise<
     const attempt = beginAttempt(context, request, target, claim);
     await attempt.note('started');
     const outcome =
-      (await adopted(context, request, target, claim)) ?? (await capture(context, request, { target, attempt, claim }));
+      (await adopted(context, request, { target, attempt, claim })) ??
+      (await capture(context, request, { target, attempt, claim }));
     // Whoever took the Job over says how it ends, whatever happened here at the same time.
     const isOver =
       outcome.failure !== undefined && !claim.lost.aborted && isFinal(outcome.failure, request, attempt.signal);
@@ -257,7 +258,6 @@ async function capture(
     {
       // Before the worker is released: whoever sees its Job end must find out why.
       name: 'announce',
-      deadlineMs,
       cancel: 'too-late',
       run: (signal) => claim.declareComplete(AbortSignal.any([signal, request.signal])),
     },

@@ -1,4 +1,5 @@
 import type { PodView } from '../../contract/pods.ts';
+import type { SnapshotError } from '../errors.ts';
 import type { CheckpointWanted, ReportWanted, RestoreWanted, WorkerFailed } from '../plan/decide.ts';
 import { backoffMs, type Memory, WHOLE_POD } from '../plan/memory.ts';
 import type { Again } from '../plan/queue.ts';
@@ -10,7 +11,10 @@ export interface Claim {
   readonly lost: AbortSignal;
   /** The artifact is declared complete already: all that may be left is to release its worker. */
   readonly isCompleted: boolean;
-  /** Declares the checkpoint complete, before its worker is released. Returns when that is stored, however long it takes. */
+  /**
+   * Declares the checkpoint complete, before its worker is released. Returns when that is stored. JOB_UNDECLARED where it could not be in
+   * time: a later look at the artifact does it. KUBERNETES_REFUSED where it can never be.
+   */
   declareComplete(signal: AbortSignal): Promise<void>;
   /** Tells how it ended, and lets go. `isFinal`: it is not tried again. Never rejects: what could not be told is told later. */
   end(outcome: Outcome, isFinal: boolean): Promise<void>;
@@ -74,6 +78,14 @@ export async function tellCluster(
     log.warn({ err, pod: pod.name, namespace: pod.namespace, afterMs }, 'the cluster could not be told');
     return { afterMs };
   }
+}
+
+/**
+ * The artifact is complete, and all that is left is to say so and to release the worker. It is looked at again for as long as it takes:
+ * neither is it the failure of an attempt, nor the end of what the pod asks for.
+ */
+export function isUndeclared(failure: SnapshotError | undefined): boolean {
+  return failure?.code === 'JOB_UNDECLARED';
 }
 
 /** One sentence for people: what failed, and what to do. */

@@ -5,6 +5,7 @@ import { SnapshotError } from '../errors.ts';
 import type { CheckpointWanted } from '../plan/decide.ts';
 import type { Subject } from './capture.ts';
 import type { AgentContext, OperationRequest } from './context.ts';
+import { isUndeclared } from './reporter.ts';
 import { killContainer, type Target } from './target.ts';
 
 /** What becomes of the workload around and after its dump. */
@@ -53,6 +54,7 @@ export function isFinal(
 ): boolean {
   // Whoever holds its lease says how the Job ends.
   if (failure.code === 'LEASE_LOST') return false;
+  if (isUndeclared(failure)) return false;
   // The agent ends: its next run tries again.
   if (failure.code === 'CANCELLED' && signal.aborted) return false;
   // Cancelled by a caller: they do not want it any more.
