@@ -17,7 +17,6 @@ import {
   versionsDir,
 } from './paths.ts';
 import { activeReaders } from './readers.ts';
-import type { ArtifactRecord } from './record.ts';
 import { asidePath, discardTree } from './staging.ts';
 import { artifactState, readSigned, requireNamespace } from './verify.ts';
 
@@ -47,14 +46,14 @@ export async function deleteArtifact(volume: Volume, request: DeleteRequest): Pr
   const place = artifactDir(volume, request);
   const deadline = performance.now() + request.waitMs;
   await storageWork(`delete ${place}`, async () => {
-    await requireDeletable(volume, request);
+    const meant = await requireDeletable(volume, request);
     await requireNoReaders(volume, request, deadline);
+    await requireUnchanged(volume, request, { meant });
     const aside = asidePath(volume, request, request.operationId, 'deleted');
     await makeDirectory(volume.root, dirname(aside));
     await clearSuperseded(volume, request);
     await discardTree(aside);
-    if (request.madeBy === undefined) await moveAside(place, aside, absent(request));
-    else await moveAside(await holdUnchanged(volume, request), aside, busy(request, 'was put back by another agent'));
+    await moveAside(await hold(volume, request, meant), aside, busy(request, 'was put back by another agent'));
     await syncDirectory(dirname(place));
     try {
       await requireNoReaders(volume, request, deadline);
@@ -69,7 +68,8 @@ export async function deleteArtifact(volume: Volume, request: DeleteRequest): Pr
   });
 }
 
-async function requireDeletable(volume: Volume, request: DeleteRequest): Promise<void> {
+/** The operation that made what is to be deleted; undefined where there is no record that can be believed. */
+async function requireDeletable(volume: Volume, request: DeleteRequest): Promise<string | undefined> {
   const { id, version, keys, namespace, madeBy } = request;
   const found = await artifactState(volume, { id, version, keys });
   if (found.state === 'absent') throw absent(request);
@@ -77,9 +77,10 @@ async function requireDeletable(volume: Volume, request: DeleteRequest): Promise
   // Whose it is cannot be told: whoever may delete for all namespaces may delete it.
   const isOpen = namespace === undefined && madeBy === undefined;
   if (record === undefined && found.state === 'problem' && !isOpen) throw found.problem;
-  if (record === undefined) return;
+  if (record === undefined) return undefined;
   if (namespace !== undefined) requireNamespace(record, namespace);
-  if (madeBy !== undefined) requireMaker(record, madeBy);
+  if (madeBy !== undefined && record.operationId !== madeBy) throw replaced(request);
+  return record.operationId;
 }
 
 const absent = ({ id, version }: ArtifactName) =>
@@ -88,22 +89,42 @@ const absent = ({ id, version }: ArtifactName) =>
 const busy = ({ id, version }: ArtifactName, why: string) =>
   new SnapshotError('ARTIFACT_BUSY', `artifact ${id}, version ${version}, ${why}`);
 
-function requireMaker(record: ArtifactRecord, madeBy: string): void {
-  if (record.operationId === madeBy) return;
-  throw busy({ id: record.checkpointId, version: record.version }, 'was replaced meanwhile');
+/**
+ * What to say of another artifact in the place of the one that was meant. Who decided by its maker is told; to all others the one that
+ * they meant is gone, and they must not hear whether another namespace has the name now.
+ */
+function replaced(request: DeleteRequest): SnapshotError {
+  return request.madeBy === undefined ? absent(request) : busy(request, 'was replaced meanwhile');
+}
+
+/** Throws where another artifact than the one that was meant lies in its place, or in `directory`. */
+async function requireUnchanged(
+  volume: Volume,
+  request: DeleteRequest,
+  { meant, directory }: { readonly meant: string | undefined; readonly directory?: string },
+): Promise<void> {
+  const { id, version, keys } = request;
+  let maker: string | undefined;
+  try {
+    const query = { id, version, keys, ...(directory !== undefined && { directory }) };
+    maker = (await readSigned(volume, query)).operationId;
+  } catch (thrown) {
+    const isUnreadable = thrown instanceof SnapshotError && thrown.code.startsWith('ARTIFACT_');
+    if (!isUnreadable || meant !== undefined) throw thrown;
+  }
+  if (maker !== meant) throw replaced(request);
 }
 
 /**
  * Moves the artifact aside under the name from which a sweep puts it back, and looks whether it is still the one that was meant: a
  * replacement that came in between must survive even an agent that dies right here.
  */
-async function holdUnchanged(volume: Volume, request: DeleteRequest): Promise<string> {
-  const { id, version, keys, madeBy = '', operationId } = request;
+async function hold(volume: Volume, request: DeleteRequest, meant: string | undefined): Promise<string> {
   const place = artifactDir(volume, request);
-  const held = asidePath(volume, request, operationId, 'old');
+  const held = asidePath(volume, request, request.operationId, 'old');
   await moveAside(place, held, absent(request));
   try {
-    requireMaker(await readSigned(volume, { id, version, keys, directory: held }), madeBy);
+    await requireUnchanged(volume, request, { meant, directory: held });
   } catch (thrown) {
     await putBack(held, place);
     throw thrown;
@@ -133,7 +154,7 @@ async function requireNoReaders(volume: Volume, request: DeleteRequest, deadline
 
 /**
  * What replacements moved aside must go first: a sweep would put it back once the artifact is gone. Who decided some time ago leaves
- * that to the sweep: it may be what another agent has just moved, for an instant.
+ * that to the sweep: it may be what another agent has just moved, for an instant. So may what another namespace made.
  */
 async function clearSuperseded(volume: Volume, request: DeleteRequest): Promise<void> {
   const root = stagingRoot(volume, request.id);
@@ -142,7 +163,21 @@ async function clearSuperseded(volume: Volume, request: DeleteRequest): Promise<
     throw new SnapshotError('STORAGE_FAILED', `${root} has more than ${MAX_ASIDE} entries: it must be cleared first`);
   const superseded = names.filter((each) => each.endsWith(`@${request.version}.old`));
   if (superseded.length > 0 && request.madeBy !== undefined) throw busy(request, 'is being moved by another agent');
-  for (const name of superseded) await discardTree(join(root, name));
+  for (const name of superseded) {
+    await requireOwn(volume, request, join(root, name));
+    await discardTree(join(root, name));
+  }
+}
+
+async function requireOwn(volume: Volume, request: DeleteRequest, directory: string): Promise<void> {
+  const { id, version, keys, namespace } = request;
+  if (namespace === undefined) return;
+  const record = await readSigned(volume, { id, version, keys, directory }).catch((thrown: unknown) => {
+    // Nobody's, or half of it is gone: as it lies beside an artifact of this namespace, it goes with it.
+    if (thrown instanceof SnapshotError && thrown.code.startsWith('ARTIFACT_')) return undefined;
+    throw thrown;
+  });
+  if (record !== undefined && record.source.namespace !== namespace) throw absent(request);
 }
 
 async function putBack(aside: string, place: string): Promise<void> {

@@ -1,4 +1,4 @@
-import { mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { openNative } from '../../agent/host/native.ts';
@@ -11,6 +11,7 @@ import {
   verifyVisible,
 } from '../../agent/operations/artifacts.ts';
 import type { Caller } from '../../agent/operations/service.ts';
+import { deleteArtifact } from '../../agent/store/deletion.ts';
 import { holdReader } from '../../agent/store/readers.ts';
 import { artifactState } from '../../agent/store/verify.ts';
 import { memoryLog } from '../fakes/log.ts';
@@ -218,6 +219,62 @@ describe('a deletion', () => {
     await expect(asked).rejects.toMatchObject({ code: 'CANCELLED' });
     expect(await artifactState(volume, { ...name, keys: KEYS })).toMatchObject({ state: 'complete' });
     await hold.stop();
+  });
+
+  /** Deletes it while somebody reads it, and lets another artifact have its place before the reader goes. */
+  async function deletedWhileReplaced(namespace: string | undefined, other: string): Promise<unknown> {
+    const hold = await holdReader(volume, reader);
+    let looks = 0;
+    const end = deleteArtifact(volume, {
+      ...{
+        ...name,
+        keys: KEYS,
+        operationId: 'delete-1',
+        waitMs: 600_000,
+        ...(namespace !== undefined && { namespace }),
+      },
+      // Asked for when it looks for readers: its look at the artifact is over.
+      get silentAfterMs() {
+        looks += 1;
+        return 3_600_000;
+      },
+    }).catch((thrown: unknown) => thrown);
+    await expect.poll(() => looks, { timeout: 20_000 }).toBeGreaterThan(0);
+    await rm(at('ckpt/versions/1'), { recursive: true });
+    await plain({ operationId: 'op-2', record: inNamespace(other) });
+    await hold.stop();
+    return await end;
+  }
+
+  it.each([
+    ['a tenant', 'team', 'other'],
+    ['a tenant', 'team', 'team'],
+    ['who may see all', undefined, 'other'],
+  ])('of %s (%s) that waits for readers leaves what %s put in its place meanwhile', async (_, namespace, other) => {
+    await plain();
+    const message = 'there is no artifact ckpt, version 1';
+    expect(await deletedWhileReplaced(namespace, other)).toMatchObject({ code: 'ARTIFACT_NOT_FOUND', message });
+    const found = await artifactState(volume, { ...name, keys: KEYS });
+    expect(found).toMatchObject({ state: 'complete', artifact: { record: { operationId: 'op-2' } } });
+  });
+
+  it('of what nobody can read leaves what can be read in its place by then', async () => {
+    await plain();
+    await rm(at('ckpt/versions/1/manifest.yaml'));
+    expect(await deletedWhileReplaced(undefined, 'other')).toMatchObject({ code: 'ARTIFACT_NOT_FOUND' });
+    expect(await artifactState(volume, { ...name, keys: KEYS })).toMatchObject({ state: 'complete' });
+  });
+
+  it('leaves what another namespace had put aside for an instant', async () => {
+    await plain();
+    await mkdir(at('ckpt/versions/tmp'), { recursive: true });
+    await rename(at('ckpt/versions/1'), at('ckpt/versions/tmp/collect-1@1.old'));
+    await plain({ operationId: 'op-2', record: inNamespace('other') });
+    const request = { ...name, waitSeconds: 0, signal: go() };
+    await expect(deleteVisible(calls, volume, request, tenant('other'))).rejects.toMatchObject({
+      code: 'ARTIFACT_NOT_FOUND',
+    });
+    expect(await readdir(at('ckpt/versions/tmp'))).toEqual(['collect-1@1.old']);
   });
 
   it('of what nobody can read is for those who may see all', async () => {
