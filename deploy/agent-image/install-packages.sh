@@ -16,7 +16,7 @@ fail() {
 [ $# = 1 ] || fail "usage: install-packages.sh PACKAGES"
 here=$(dirname "$(readlink -f "$0")")
 codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-none}")
-mirror=${MIRROR:-http://deb.debian.org/debian}
+mirror=${MIRROR:-$("$here/../agent-root/mirror.sh")}
 
 plan=$("$here/../agent-root/resolve-packages.sh" "$mirror" "$1")
 mapfile -t suites < <(awk '$1 == "suite" { print $2 }' <<<"$plan")
