@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { afterAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { readMounts } from '../../agent/container/mounts.ts';
 import { readDeviceNodes } from '../../agent/cuda/device-nodes.ts';
 import { openNative } from '../../agent/host/native.ts';
@@ -50,15 +50,17 @@ describe('the device nodes of a container', () => {
     sh('mknod', join(dev, 'nvidia5'), 'c', '195', '5');
     const cgroup = join('/sys/fs/cgroup/devices', basename(scratch()));
     mkdirSync(cgroup);
+    onTestFinished(async () => {
+      container.child.kill('SIGKILL');
+      await container.ended;
+      rmdirSync(cgroup);
+    });
     writeFileSync(join(cgroup, 'devices.deny'), 'c 195:5 rw');
     writeFileSync(join(cgroup, 'cgroup.procs'), `${container.pid}`);
     expect(await read()).toMatchObject({ gpuMinors: [0], closed: ['/dev/nvidia5'], unknown: ['/dev/nvidia0: ENXIO'] });
     const nowhere = await readDeviceNodes({ ...sources, cgroupRoot: '/nowhere' }, await seen(), [0, 5]);
     expect(nowhere).toMatchObject({ gpuMinors: [0, 5], closed: [], untried: expect.stringMatching(/\/nowhere/) });
     expect(nowhere.unknown.toSorted()).toEqual(['/dev/nvidia0', '/dev/nvidia5']);
-    container.child.kill('SIGKILL');
-    await container.ended;
-    rmdirSync(cgroup);
   });
 
   test('are told from a file that was mounted for one, which is named with its source', async () => {
