@@ -38,7 +38,7 @@ test: setup build ## Runs all tests for real; ends with the line "tests: N passe
 demo: setup build ## Checkpoints a running worker and restores it into another pod, before your eyes
 	@$(TSX) bench/demo.ts
 
-bench: setup build ## Measures checkpoint and restore on this machine
+bench: setup build ## Measures checkpoint, restore and the watch on many pods on this machine
 	@$(TSX) bench/run.ts
 
 gpu-bundle: build ## Packs what the GPU tests need on a machine without network: .gpu/
