@@ -207,6 +207,26 @@ describe('a checkpoint that fails', () => {
     expect(declarations(job)).toHaveLength(1);
   });
 
+  test('because its Job cannot be annotated: at once, its worker is ended and not released, the artifact stays', async () => {
+    const declaring = kube.api.gate({ verb: 'patch', resource: 'jobs' }, 'request');
+    const job = runJob(kube);
+    const held = await declaring.next();
+    // Whoever may write Jobs can do this: not a byte is left of what Kubernetes allows.
+    const filler = 'x'.repeat(262_144 - 'filler'.length);
+    kube.api.patch('jobs', job.jobKey, { metadata: { annotations: { filler } } });
+    held.release();
+    declaring.open();
+    const container = await kube.container(job.podKey);
+    const end = await operationEnd(agent, 'checkpoint', container);
+    expect(end).toMatchObject({ code: 'KUBERNETES_REFUSED', step: 'announce' });
+    expect(await container.ended()).toMatchObject({ exit_code: 137 });
+    expect(await jobEnded(kube, job)).toBe('Failed');
+    expect([jobStatus(kube, job), existsSync(artifactOf(job))]).toEqual([undefined, true]);
+    expect(container.output()).not.toContainEqual({ released: true });
+    const event = await eventOf(kube, job.podKey, 'CheckpointFailed');
+    expect(event['message']).toContain(`Job ${job.jobKey} cannot be annotated`);
+  });
+
   test('not any more once it is complete: a container that fails afterwards changes nothing', async () => {
     const side = {
       ...sourceContainer({ name: 'side', command: ['sh', '-c', 'sleep 4; exit 3'] }),

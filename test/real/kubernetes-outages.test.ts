@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test 
 import { ANNOTATIONS, SENTINELS } from '../../contract/keys.ts';
 import type { ApiCall } from '../fakes/kube-api/calls.ts';
 import type { Fault } from '../fakes/kube-api/faults.ts';
-import { tooManyRequests } from '../fakes/kube-api/server.ts';
+import { serverError, tooManyRequests } from '../fakes/kube-api/server.ts';
 import { readRbac } from '../fakes/kube-api/shipped-roles.ts';
 import type { Agent } from './environment/agent.ts';
 import { becomesReadyToWork, readMetrics, readReadiness } from './environment/agent-metrics.ts';
@@ -150,6 +150,30 @@ test('an outage longer than the lease: nothing is released, lost or done twice, 
   expect(eventReasons(kube, refused.podKey)).toEqual(['CheckpointRequested', 'CheckpointFailed']);
   expect(eventReasons(kube, complete.podKey)).toEqual(['CheckpointRequested', 'CheckpointSucceeded']);
   await kube.deletePod(podKey);
+});
+
+test('a Job that cannot be declared for long: its operation makes way for others, and a later look declares it and releases the worker', async () => {
+  const name = freshName('undeclared');
+  const declaring = kube.api.fault({ verb: 'patch', resource: 'jobs', name }, serverError(503));
+  const job = runJob(kube, { name });
+  const container = await kube.container(job.podKey);
+  const undeclared = (step: string) =>
+    agent.waitForLog(
+      `that it ends in ${step}`,
+      (line) => line['code'] === 'JOB_UNDECLARED' && line['containerId'] === container.id && line['step'] === step,
+      { timeoutMs: 120_000 },
+    );
+  await undeclared('announce');
+  // The artifact is found by the next look, which has no more time.
+  await undeclared('adopt');
+  expect([jobStatus(kube, job), (await container.status()).state]).toEqual([undefined, 'CONTAINER_RUNNING']);
+  expect(existsSync(join(controlDirectory(container), SENTINELS.complete))).toBe(false);
+  expect(eventReasons(kube, job.podKey)).toEqual(['CheckpointRequested']);
+  declaring.lift();
+  expect(await jobEnded(kube, job)).toBe('Complete');
+  expect([jobStatus(kube, job), (await container.ended()).exit_code]).toEqual(['completed', 0]);
+  await eventOf(kube, job.podKey, 'CheckpointSucceeded');
+  expect(eventReasons(kube, job.podKey)).toEqual(['CheckpointRequested', 'CheckpointSucceeded']);
 });
 
 test('a pod that was known before the outage is restored during it', async () => {
