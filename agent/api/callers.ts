@@ -56,8 +56,3 @@ function alternativeNames(text: string): { type: string; name: string }[] {
   }
   return found;
 }
-
-/** Whether what belongs to `namespace` may be shown to the caller. */
-export function maySee(caller: Caller, namespace: string): boolean {
-  return caller.namespaces === 'all' || caller.namespaces.has(namespace);
-}

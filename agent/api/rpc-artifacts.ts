@@ -1,7 +1,6 @@
 import type { UntypedServiceImplementation } from '@grpc/grpc-js';
 import { SnapshotError } from '../errors.ts';
-import type { AgentService, ArtifactView, Caller } from '../operations/service.ts';
-import { maySee } from './callers.ts';
+import { type AgentService, type ArtifactView, type Caller, maySee } from '../operations/service.ts';
 import { type Desk, unary } from './rpc-call.ts';
 import { InvalidRequest } from './rpc-errors.ts';
 import type { StorageFields } from './rpc-fields.ts';

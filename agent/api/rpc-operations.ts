@@ -1,8 +1,7 @@
 import type { UntypedServiceImplementation } from '@grpc/grpc-js';
 import { SnapshotError } from '../errors.ts';
 import { FINAL_STATES, type Operations, type OperationView } from '../operations/operation.ts';
-import type { AgentService, Caller, StartRequest } from '../operations/service.ts';
-import { maySee } from './callers.ts';
+import { type AgentService, type Caller, maySee, type StartRequest } from '../operations/service.ts';
 import { type Desk, stream, unary } from './rpc-call.ts';
 import { operationMessage } from './rpc-messages.ts';
 import {

@@ -28,19 +28,22 @@ export async function checkpointReasons(
   });
 }
 
-/** What a restore of this artifact into this container would be refused for. */
+/** What a restore of this artifact into this container would be refused for. Between its looks it heeds the signal. */
 export async function restoreReasons(
   context: AgentContext,
   { pod, container }: Found,
-  { id, version, basePath }: ArtifactName & { readonly basePath: string },
+  { id, version, basePath, signal }: ArtifactName & { readonly basePath: string; readonly signal: AbortSignal },
 ): Promise<readonly Reason[]> {
+  signal.throwIfAborted();
   const wanted = { container, basePath: basePath || undefined };
   return await withTarget(context, { pod, wanted }, async (target) => {
+    signal.throwIfAborted();
     const query = { id, version, keys: context.keys, namespace: pod.namespace };
     const [artifact, placeholder] = await together([
       readArtifact(target.volume, query),
       readPlaceholder(context.native, target.main.id),
     ]);
+    signal.throwIfAborted();
     const cuda = await matchCuda(context, target, artifact.record);
     requireMatch(context, target, { artifact, placeholder, cuda });
   });

@@ -13,6 +13,7 @@ const MAX_TEXT = 4_096;
 const noteSchema = z.object({
   requestId: z.string().default(''),
   fingerprint: z.string().default(''),
+  caller: z.string().default(''),
   origin: z.enum(['annotation', 'grpc']).default('annotation'),
   traceId: z.string().default(''),
   containerId: z.string().default(''),
@@ -42,8 +43,8 @@ export function originOf(entry: JournalEntry): OperationView['origin'] {
 
 /** Details for a transition that let a later run tell of the operation. */
 export function noteDetails(view: OperationView, fingerprint: string): { operation: OperationNote } {
-  const { requestId, origin, traceId, createdAtMs, startedAtMs, target } = view;
-  const note = { requestId, fingerprint, origin, traceId, createdAtMs, containerId: target.containerId };
+  const { requestId, caller, origin, traceId, createdAtMs, startedAtMs, target } = view;
+  const note = { requestId, fingerprint, caller, origin, traceId, createdAtMs, containerId: target.containerId };
   return { operation: { ...note, ...(startedAtMs !== undefined && { startedAtMs }) } };
 }
 
@@ -70,6 +71,7 @@ export function viewOfEntry(entry: JournalEntry): { view: OperationView; fingerp
   const view: OperationView = {
     id: entry.operationId,
     requestId: note.requestId,
+    caller: note.caller,
     kind: entry.kind,
     origin: note.origin,
     target: {

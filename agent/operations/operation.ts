@@ -40,6 +40,8 @@ export interface OperationView {
   readonly id: string;
   /** The caller's, or derived from pod UID, container id and checkpoint id where an annotation asked for it. */
   readonly requestId: string;
+  /** Who called, by name: request ids are the caller's own. Empty where an annotation asked, and for what agents wrote down before they kept it. */
+  readonly caller: string;
   readonly kind: OperationKind;
   readonly origin: 'annotation' | 'grpc';
   readonly target: OperationTarget;

@@ -14,6 +14,7 @@ import {
   type Progress,
 } from './operation.ts';
 import { viewOfEntry } from './operation-journal.ts';
+import { type Caller, maySee } from './service.ts';
 import type { StepTiming } from './steps.ts';
 
 /** Ended operations that are remembered, at most. */
@@ -28,6 +29,8 @@ export interface NewOperation {
   readonly requestId: string;
   /** Tells apart requests of the same id with other contents. */
   readonly fingerprint: string;
+  /** Who called; none for what an annotation asks for. */
+  readonly caller?: string;
   readonly kind: OperationKind;
   readonly origin: OperationView['origin'];
   readonly target: OperationTarget;
@@ -55,8 +58,14 @@ export interface OperationHandle {
 /** Operations, and the way to make new ones. */
 export interface Registry extends Operations {
   open(operation: NewOperation): OperationHandle;
-  /** The newest operation of a request id, and the fingerprint of its request. */
-  ofRequest(requestId: string): { readonly view: OperationView; readonly fingerprint: string } | undefined;
+  /**
+   * The newest operation of this caller's request id, and the fingerprint of its request. Where there is none, one that nobody called
+   * for by name may have the id: see OperationView.
+   */
+  ofRequest(
+    requestId: string,
+    caller: Caller,
+  ): { readonly view: OperationView; readonly fingerprint: string } | undefined;
   /** Takes over what the journal knows of earlier runs. Listeners are told of those that ended only now, by their ids in `news`. */
   load(entries: readonly JournalEntry[], news?: readonly string[]): void;
 }
@@ -110,7 +119,11 @@ export function newRegistry(now: () => number = Date.now): Registry {
     },
     get: (id) => known.get(id)?.view,
     list: () => [...known.values()].map(({ view }) => view).sort((a, b) => b.createdAtMs - a.createdAtMs),
-    ofRequest: (requestId) => [...known.values()].findLast(({ view }) => view.requestId === requestId),
+    ofRequest: (requestId, caller) => {
+      const all = [...known.values()].filter(({ view }) => view.requestId === requestId);
+      const isNobodys = ({ view }: Known) => view.caller === '' && maySee(caller, view.target.namespace);
+      return all.findLast(({ view }) => view.caller === caller.name) ?? all.findLast(isNobodys);
+    },
     watch: (id, afterRevision, signal) => follow(known.get(id), afterRevision, signal),
     cancel: (id) => {
       const one = known.get(id);
@@ -133,6 +146,7 @@ export function newRegistry(now: () => number = Date.now): Registry {
 
 function fresh(createdAtMs: number) {
   return {
+    caller: '',
     state: 'queued',
     waitingFor: '',
     step: '',

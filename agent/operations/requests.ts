@@ -6,6 +6,7 @@ import { asSnapshotError, SnapshotError } from '../errors.ts';
 import type { CheckpointWanted, RestoreWanted } from '../plan/decide.ts';
 import type { AttachedVolume } from '../store/attach.ts';
 import { deleteVisible, getVisible, listVisible, verifyVisible } from './artifacts.ts';
+import { atMostAtOnce } from './at-once.ts';
 import { endUnbegun, noteAccepted } from './attempt.ts';
 import { checkpointReasons, restoreReasons } from './checks.ts';
 import type { AgentContext } from './context.ts';
@@ -15,7 +16,15 @@ import type { OperationView } from './operation.ts';
 import { viewOfEntry } from './operation-journal.ts';
 import { failedOutcome } from './perform.ts';
 import type { OperationHandle, Registry } from './registry.ts';
-import type { AgentService, Caller, NodeInfo, StartCheckpoint, StartRequest, StorageReference } from './service.ts';
+import {
+  type AgentService,
+  type Caller,
+  maySee,
+  type NodeInfo,
+  type StartCheckpoint,
+  type StartRequest,
+  type StorageReference,
+} from './service.ts';
 import { reachTarget } from './target.ts';
 import { targetOf, type Wish } from './wishes.ts';
 
@@ -25,6 +34,9 @@ interface Desk {
   ask(wish: Wish): void;
   requireIdle(podUid: string, container: string): void;
 }
+
+/** Verifications at once: each reads as fast as the storage lets it, with all threads, beside the operations. */
+export const MAX_VERIFICATIONS = 2;
 
 export interface RequestsSetup {
   readonly context: AgentContext;
@@ -38,6 +50,7 @@ export function newRequests(setup: RequestsSetup): AgentService {
   const { context } = setup;
   const { keys, native, node, log } = context;
   const calls = { keys, native, node, log };
+  const oneVerification = atMostAtOnce(MAX_VERIFICATIONS, 'verifications');
   return {
     checkpoint: (request, caller) =>
       start(setup, { kind: 'checkpoint', request, caller }, (found) => checkpointWanted(request, found)),
@@ -47,16 +60,18 @@ export function newRequests(setup: RequestsSetup): AgentService {
       const found = await findContainer(context.runtime, target, caller);
       return await checkpointReasons(context, found, { basePath: storage.basePath, signal });
     },
-    checkRestore: async ({ target, storage, id, version }, caller) => {
+    checkRestore: async ({ target, storage, id, version }, caller, signal) => {
       const found = await findContainer(context.runtime, target, caller);
-      return await restoreReasons(context, found, { id, version, basePath: storage.basePath });
+      return await restoreReasons(context, found, { id, version, basePath: storage.basePath, signal });
     },
     listArtifacts: ({ storage, ...request }, caller) =>
       withVolume(context, storage, caller, (volume) => listVisible(calls, volume, request, caller)),
     getArtifact: ({ storage, ...request }, caller) =>
       withVolume(context, storage, caller, (volume) => getVisible(calls, volume, request, caller)),
     verifyArtifact: ({ storage, ...request }, caller, signal) =>
-      withVolume(context, storage, caller, (volume) => verifyVisible(calls, volume, { ...request, signal }, caller)),
+      oneVerification(() =>
+        withVolume(context, storage, caller, (volume) => verifyVisible(calls, volume, { ...request, signal }, caller)),
+      ),
     deleteArtifact: ({ storage, ...request }, caller, signal) =>
       withVolume(context, storage, caller, (volume) => deleteVisible(calls, volume, { ...request, signal }, caller)),
     nodeInfo: setup.nodeInfo,
@@ -80,7 +95,7 @@ async function start(
   const wanted = wantedOf(found);
   desk.requireIdle(found.pod.uid, found.container.name);
   const traceId = request.traceId || randomBytes(16).toString('hex');
-  const handle = openOperation(registry, { request, found, wanted, fingerprint, traceId });
+  const handle = openOperation(registry, { request, caller, found, wanted, fingerprint, traceId });
   const wish: Wish = {
     operationId: handle.view.id,
     fingerprint,
@@ -99,16 +114,18 @@ function openOperation(
   registry: Registry,
   parts: {
     readonly request: StartRequest;
+    readonly caller: Caller;
     readonly found: Found;
     readonly wanted: CheckpointWanted | RestoreWanted;
     readonly fingerprint: string;
     readonly traceId: string;
   },
 ): OperationHandle {
-  const { request, found, wanted, fingerprint, traceId } = parts;
+  const { request, caller, found, wanted, fingerprint, traceId } = parts;
   return registry.open({
     id: randomUUID(),
     requestId: request.requestId,
+    caller: caller.name,
     fingerprint,
     kind: wanted.kind,
     origin: 'grpc',
@@ -136,16 +153,15 @@ async function withVolume<T>(
   }
 }
 
-/** The recorded operation where this request came before. Throws REQUEST_CONFLICT where its id was another request's. */
+/** The recorded operation where the caller made this request before. Throws REQUEST_CONFLICT where its id was another's of theirs. */
 function repeatedRequest(
   { registry }: RequestsSetup,
   request: StartRequest,
   { fingerprint, caller }: { readonly fingerprint: string; readonly caller: Caller },
 ): OperationView | undefined {
-  const known = registry.ofRequest(request.requestId);
+  const known = registry.ofRequest(request.requestId, caller);
   if (known === undefined) return undefined;
-  const isVisible = caller.namespaces === 'all' || caller.namespaces.has(known.view.target.namespace);
-  if (isVisible && known.fingerprint === fingerprint) return known.view;
+  if (maySee(caller, known.view.target.namespace) && known.fingerprint === fingerprint) return known.view;
   throw new SnapshotError('REQUEST_CONFLICT', `request id ${request.requestId} was used for another request`);
 }
 
@@ -189,9 +205,9 @@ export async function resumeRequests({ context, registry, desk }: Omit<RequestsS
     const kept = keptWish.safeParse(entry.details['wish']).data;
     if (entry.state !== 'accepted' || kept === undefined) continue;
     const { view, fingerprint } = viewOfEntry(entry);
-    const { id, requestId, kind, target, checkpointId, version, traceId, createdAtMs } = view;
-    const parts = { id, requestId, fingerprint, kind, target, checkpointId, version, traceId, createdAtMs };
-    const handle = registry.open({ ...parts, origin: 'grpc' });
+    const { id, requestId, caller, kind, target, checkpointId, version, traceId, createdAtMs } = view;
+    const parts = { id, requestId, caller, kind, target, checkpointId, version, traceId, createdAtMs };
+    const handle = registry.open({ ...parts, fingerprint, origin: 'grpc' });
     await hand({ context, desk }, { operationId: id, fingerprint, handle, ...kept }).catch((err: unknown) =>
       context.log.warn({ err, operationId: id }, 'an accepted operation cannot be gone on with'),
     );

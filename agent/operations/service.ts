@@ -17,6 +17,11 @@ export interface Caller {
   readonly namespaces: 'all' | ReadonlySet<string>;
 }
 
+/** Whether what belongs to `namespace` may be shown to the caller. */
+export function maySee({ namespaces }: Caller, namespace: string): boolean {
+  return namespaces === 'all' || namespaces.has(namespace);
+}
+
 export interface StartRequest {
   /** 1 to 63 of `[A-Za-z0-9_.-]`; the same id and content again gives the recorded operation. */
   readonly requestId: string;

@@ -70,7 +70,10 @@ export function fakeService(now: () => number = Date.now): FakeService {
     if (found === undefined) throw new SnapshotError('CONTAINER_NOT_FOUND', 'no such container runs here');
     return found;
   };
-  const open = (target: OperationTarget, more: Pick<OperationView, 'requestId' | 'kind' | 'origin' | 'traceId'>) => {
+  const open = (
+    target: OperationTarget,
+    more: Pick<OperationView, 'requestId' | 'kind' | 'origin' | 'traceId' | 'caller'>,
+  ) => {
     const id = `op-${handles.size + 1}`;
     const handle = operations.open({ id, fingerprint: id, target, checkpointId: 'ckpt', version: '1', ...more });
     handles.set(id, handle);
@@ -82,13 +85,13 @@ export function fakeService(now: () => number = Date.now): FakeService {
     const target = find(request.target, caller);
     const { traceId, ...content } = request;
     const fingerprint = JSON.stringify(content);
-    const known = requests.get(request.requestId);
+    const known = requests.get(`${caller.name} ${request.requestId}`);
     if (known !== undefined) {
       if (known.fingerprint === fingerprint) return operations.get(known.id) ?? known.view;
       throw new SnapshotError('REQUEST_CONFLICT', `the request id ${request.requestId} was used otherwise`);
     }
-    const { view } = open(target, { requestId: request.requestId, kind, origin: 'grpc', traceId });
-    requests.set(request.requestId, { id: view.id, fingerprint, view });
+    const { view } = open(target, { requestId: request.requestId, kind, origin: 'grpc', traceId, caller: caller.name });
+    requests.set(`${caller.name} ${request.requestId}`, { id: view.id, fingerprint, view });
     return view;
   };
   const requests = new Map<
@@ -118,7 +121,7 @@ export function fakeService(now: () => number = Date.now): FakeService {
       return handle;
     },
     begin: (target, requestId) =>
-      open(target, { requestId, kind: 'restore', origin: 'annotation', traceId: 'f'.repeat(32) }),
+      open(target, { requestId, caller: '', kind: 'restore', origin: 'annotation', traceId: 'f'.repeat(32) }),
     end: (operationId, failure) => {
       const { view } = fake.handle(operationId);
       if (view.endedAtMs !== undefined) return;

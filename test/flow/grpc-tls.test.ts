@@ -241,7 +241,7 @@ describe('a client of one namespace', () => {
     });
   });
 
-  it('is not shown an operation of another under the same request id', async () => {
+  it('is not shown an operation of another, whatever the service answers with', async () => {
     const client = connect(tenant);
     const foreign = started.fake.begin(FOREIGN, 'shared').view;
     started.fake.checkpoint = () => Promise.resolve(foreign);

@@ -95,10 +95,14 @@ describe('of others', () => {
     expect((await operator.ask('GetOperation', { name })).metadata.state).toBe('OPERATION_STATE_WAITING');
   });
 
-  test('it is shown no operation under a request id that they used', async () => {
+  test('a request id that they used is its own as well, and shows it nothing', async () => {
     const request = { request_id: 'theirs', checkpoint_id: 'never', target: own.target, wait_seconds: 3600 };
-    const conflict = { code: status.ALREADY_EXISTS, reason: 'REQUEST_CONFLICT' };
-    expect(await refused(tenant.ask('Restore', request))).toEqual(conflict);
+    const { name } = await tenant.ask('Restore', request);
+    expect(name).not.toBe(waiting.name);
+    expect((await tenant.ask('Restore', request)).name).toBe(name);
+    await tenant.ask('CancelOperation', { name });
+    expect((await followed(tenant, { name })).metadata.target.namespace).toBe('team-a');
+    expect((await operator.ask('GetOperation', { name: waiting.name })).done).toBe(false);
   });
 
   test('it sees, reads and deletes no artifact', async () => {

@@ -1,6 +1,7 @@
 import type { PeerCertificate } from 'node:tls';
 import { describe, expect, it } from 'vitest';
-import { callerOf, maySee, namesOf } from '../../../agent/api/callers.ts';
+import { callerOf, namesOf } from '../../../agent/api/callers.ts';
+import { maySee } from '../../../agent/operations/service.ts';
 
 const certificate = (subjectaltname: string, CN?: string | string[], valid_to = 'Jan  1 00:00:00 2030 GMT') =>
   ({ subject: { CN }, subjectaltname, valid_to }) as unknown as PeerCertificate;
