@@ -1,6 +1,6 @@
-import { open, readFile, rename } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { open, readFile } from 'node:fs/promises';
 import { z } from 'zod';
+import { beyondFairShare } from './fair-share.ts';
 
 const text = z.string().max(4096);
 const processKey = z.strictObject({ containerId: text, pid: z.int(), startTime: z.int() });
@@ -47,6 +47,13 @@ const OUTCOMES: readonly JournalEntry['state'][] = ['succeeded', 'failed', 'refu
 /** Outcomes of earlier boots that are kept, newest first. */
 const MAX_EARLIER = 1_000;
 
+const noteSchema = z.object({ operation: z.object({ origin: z.string() }) });
+
+/** Whether a caller asked for the operation of an entry that has its note. */
+function isOfCaller({ details }: JournalEntry): boolean {
+  return noteSchema.safeParse(details).data?.operation.origin === 'grpc';
+}
+
 /** Whether an entry says how its operation ended. */
 export function isOutcome(entry: JournalEntry): boolean {
   return OUTCOMES.includes(entry.state);
@@ -62,8 +69,8 @@ export function lastOfOpen(entries: readonly JournalEntry[]): JournalEntry[] {
 
 /**
  * What anybody may still ask for, in order. Of this boot: operations without an outcome, whole; the last outcome of each container; who
- * is to be guarded. Of earlier boots only the last outcomes: no process of theirs lives. The very last entry always stays, so that
- * numbers never repeat.
+ * is to be guarded. Of earlier boots only the last outcomes: no process of theirs lives. Of both, the last outcomes of what callers asked
+ * for, each namespace's share: a request that comes again must find them. The very last entry always stays, so that numbers never repeat.
  */
 export function worthKeeping(entries: readonly JournalEntry[], bootId: string): JournalEntry[] {
   const mine = entries.filter((entry) => entry.bootId === bootId);
@@ -72,7 +79,10 @@ export function worthKeeping(entries: readonly JournalEntry[], bootId: string): 
   for (const entry of entries.filter(isOutcome)) outcomes.set(entry.containerKey.containerId, entry);
   const earlier = [...outcomes.values()].filter((entry) => entry.bootId !== bootId).sort((a, b) => b.seq - a.seq);
   for (const entry of earlier.slice(MAX_EARLIER)) outcomes.delete(entry.containerKey.containerId);
-  const kept = new Set([...outcomes.values(), ...stillArmed(mine), ...entries.slice(-1)]);
+  const called = entries.filter((entry) => isOutcome(entry) && isOfCaller(entry));
+  const tooMany = new Set(beyondFairShare(called, ({ pod }) => pod.namespace));
+  const answers = called.filter((entry) => !tooMany.has(entry));
+  const kept = new Set([...outcomes.values(), ...answers, ...stillArmed(mine), ...entries.slice(-1)]);
   return entries.filter((entry) => kept.has(entry) || (entry.bootId === bootId && open.has(entry.operationId)));
 }
 
@@ -134,24 +144,5 @@ async function keepAside(path: string, lines: readonly string[]): Promise<void> 
     await file.sync();
   } finally {
     await file.close();
-  }
-}
-
-/** Writes the journal anew with these entries, whole or not at all. */
-export async function compact(path: string, entries: readonly JournalEntry[]): Promise<void> {
-  const temporary = `${path}.new`;
-  const file = await open(temporary, 'w', 0o600);
-  try {
-    await file.writeFile(entries.map((entry) => `${JSON.stringify(entry)}\n`).join(''));
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(temporary, path);
-  const directory = await open(dirname(path), 'r');
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
   }
 }

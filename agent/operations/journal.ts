@@ -1,8 +1,7 @@
-import { type FileHandle, mkdir, open } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { SnapshotError } from '../errors.ts';
 import {
-  compact,
   entrySchema,
   isOutcome,
   type JournalEntry,
@@ -11,6 +10,7 @@ import {
   stillArmed,
   worthKeeping,
 } from './journal-file.ts';
+import { JournalWriter } from './journal-writer.ts';
 
 export type { JournalEntry } from './journal-file.ts';
 
@@ -49,41 +49,58 @@ export interface Journal {
 export interface JournalRequest {
   readonly path: string;
   readonly bootId: string;
+  /** The file is not written anew before it has so many bytes. */
+  readonly compactFrom?: number;
 }
 
-/** From here on entries without further use are forgotten in memory; the file forgets them when it is next opened. */
+/** From here on entries without further use are forgotten in memory, before the file forgets them. */
 const FORGET_FROM = 10_000;
+const COMPACT_FROM = 16 << 20;
+/** The file is written anew when it has grown to this many times what was kept the last time: most of it is of no more use. */
+const GROWTH = 4;
 
 /** Opens the journal, reads it, and writes it anew with what is still useful. */
-export async function openJournal({ path, bootId }: JournalRequest): Promise<Journal> {
+export async function openJournal({ path, bootId, compactFrom = COMPACT_FROM }: JournalRequest): Promise<Journal> {
   try {
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
     const read = await readEntries(path);
     const entries = worthKeeping(read.entries, bootId);
     const seq = read.entries.reduce((highest, entry) => Math.max(highest, entry.seq), 0);
-    await compact(path, entries);
-    return new FileJournal({ bootId, entries, seq, warnings: read.warnings, file: await open(path, 'a', 0o600) });
+    const writer = await JournalWriter.create(path, entries);
+    return new FileJournal({ bootId, entries, seq, warnings: read.warnings, writer, compactFrom });
   } catch (thrown) {
     throw new SnapshotError('INTERNAL', `cannot open the journal ${path}: ${String(thrown)}`, { cause: thrown });
   }
 }
 
+interface Opened {
+  readonly bootId: string;
+  readonly entries: readonly JournalEntry[];
+  readonly seq: number;
+  readonly warnings: readonly string[];
+  readonly writer: JournalWriter;
+  readonly compactFrom: number;
+}
+
 class FileJournal implements Journal {
   readonly warnings: readonly string[];
   readonly #bootId: string;
-  readonly #file: FileHandle;
+  readonly #writer: JournalWriter;
+  readonly #compactFrom: number;
   #entries: JournalEntry[] = [];
   /** By container: it is asked for at every look at a pod. */
   readonly #outcomes = new Map<string, JournalEntry>();
   #forgetAt = FORGET_FROM;
+  #compactAt: number;
   #seq: number;
   #last: Promise<unknown> = Promise.resolve();
-  #broken: unknown;
 
-  constructor(opened: { bootId: string; entries: JournalEntry[]; seq: number; warnings: string[]; file: FileHandle }) {
+  constructor(opened: Opened) {
     this.warnings = opened.warnings;
     this.#bootId = opened.bootId;
-    this.#file = opened.file;
+    this.#writer = opened.writer;
+    this.#compactFrom = opened.compactFrom;
+    this.#compactAt = this.#nextCompaction();
     this.#seq = opened.seq;
     for (const entry of opened.entries) this.#take(entry);
   }
@@ -135,30 +152,41 @@ class FileJournal implements Journal {
 
   async close(): Promise<void> {
     await this.#last;
-    await this.#file.close();
+    await this.#writer.close();
   }
 
   async #write(transition: Transition): Promise<JournalEntry> {
-    // After a failed write the file may end in half a line; another one behind it would be lost with it.
-    if (this.#broken !== undefined) throw this.#broken;
     const entry = this.#entryOf(transition);
     try {
-      await this.#file.appendFile(`${JSON.stringify(entry)}\n`);
+      // What failed may pass: a full disk has room again.
+      if (this.#writer.needsRewrite) await this.#writer.rewrite(this.#entries);
       // Steps only matter to this boot, and a killed agent loses nothing that it has written: only what outlives a boot is synced.
-      if (entry.state !== 'step') await this.#file.datasync();
+      await this.#writer.append(entry, entry.state !== 'step');
     } catch (cause) {
-      this.#broken = new SnapshotError('INTERNAL', `the journal cannot be written: ${String(cause)}`, { cause });
-      throw this.#broken;
+      throw new SnapshotError('INTERNAL', `the journal cannot be written: ${String(cause)}`, { cause });
     }
     this.#seq = entry.seq;
     this.#take(entry);
-    if (this.#entries.length >= this.#forgetAt) this.#forget();
+    if (this.#writer.bytes >= this.#compactAt) await this.#compact();
+    else if (this.#entries.length >= this.#forgetAt) this.#forget();
     return entry;
   }
 
   #take(entry: JournalEntry): void {
     this.#entries.push(entry);
     if (isOutcome(entry)) this.#outcomes.set(entry.containerKey.containerId, entry);
+  }
+
+  /** The transitions that come meanwhile wait their turn. */
+  async #compact(): Promise<void> {
+    this.#forget();
+    // Where it fails the old file goes on to be written; not again at every entry.
+    await this.#writer.rewrite(this.#entries).catch(() => undefined);
+    this.#compactAt = this.#nextCompaction();
+  }
+
+  #nextCompaction(): number {
+    return Math.max(this.#compactFrom, GROWTH * this.#writer.bytes);
   }
 
   #forget(): void {

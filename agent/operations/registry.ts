@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { SnapshotError } from '../errors.ts';
 import type { Outcome } from './context.ts';
+import { beyondFairShare, REMEMBERED } from './fair-share.ts';
 import type { JournalEntry } from './journal.ts';
 import {
   type CancelEffect,
@@ -17,8 +18,6 @@ import { viewOfEntry } from './operation-journal.ts';
 import { type Caller, maySee } from './service.ts';
 import type { StepTiming } from './steps.ts';
 
-/** Ended operations that are remembered, at most. */
-const MAX_ENDED = 2_000;
 /** Watchers need not see every byte: progress is told this often at most, and when a step ends. */
 const PROGRESS_EVERY_MS = 200;
 
@@ -226,13 +225,11 @@ function failureView(failure: SnapshotError): OperationFailure {
   return { code, message, advice, retryable, reasons };
 }
 
+/** What is watched stays, and what has not ended. A map keeps the order of insertion: the first are the oldest. */
 function forgetOldest(known: Map<string, Known>): void {
-  if (known.size <= MAX_ENDED) return;
-  // A map keeps the order of insertion: the first that is final is the oldest.
-  for (const [id, { view, wake }] of known) {
-    if (known.size <= MAX_ENDED) return;
-    if (FINAL_STATES.has(view.state) && wake.size === 0) known.delete(id);
-  }
+  if (known.size <= REMEMBERED.inAll) return;
+  const ended = [...known.values()].filter(({ view, wake }) => FINAL_STATES.has(view.state) && wake.size === 0);
+  for (const { view } of beyondFairShare(ended, (one) => one.view.target.namespace)) known.delete(view.id);
 }
 
 async function* follow(

@@ -1,7 +1,17 @@
-import { appendFile, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import {
+  appendFile,
+  type FileHandle,
+  mkdir,
+  mkdtemp,
+  open as openFile,
+  readFile,
+  rm,
+  stat,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type Journal, openJournal, type Transition } from '../../agent/operations/journal.ts';
 
 let top: string;
@@ -16,8 +26,8 @@ afterEach(async () => {
 });
 
 const opened: Journal[] = [];
-const open = async (bootId = 'boot-1') => {
-  const journal = await openJournal({ path, bootId });
+const open = async (bootId = 'boot-1', compactFrom?: number) => {
+  const journal = await openJournal({ path, bootId, ...(compactFrom !== undefined && { compactFrom }) });
   opened.push(journal);
   return journal;
 };
@@ -148,7 +158,78 @@ describe('the journal', () => {
     expect(await journal.append(say('a', 'started'))).toMatchObject({ seq: 1 });
   });
 
-  it('writes nothing more after a write has failed', async () => {
+  const called = (operationId: string, namespace = 'team') =>
+    say(operationId, 'succeeded', {
+      kind: 'checkpoint',
+      containerKey: { containerId: 'same', pid: 10, startTime: 20 },
+      pod: { namespace, name: 'worker', uid: 'u' },
+      details: { operation: { origin: 'grpc', requestId: operationId } },
+    });
+
+  it('keeps how what callers asked for ended, each namespace its share, however much another asks for', async () => {
+    const journal = await open();
+    await journal.append(say('open', 'started'));
+    await Promise.all(Array.from({ length: 150 }, (_, n) => journal.append(called(`mine-${n}`, 'quiet'))));
+    await Promise.all(Array.from({ length: 2_500 }, (_, n) => journal.append(called(`loud-${n}`, 'loud'))));
+    await journal.close();
+    const after = await open();
+    const known = after.outcomes().map(({ operationId }) => operationId);
+    expect(known.filter((id) => id.startsWith('mine-'))).toHaveLength(150);
+    expect(known.filter((id) => id.startsWith('loud-'))).toHaveLength(1_850);
+    expect(known.at(-1)).toBe('loud-2499');
+    expect(after.openOperations()).toMatchObject([{ operationId: 'open' }]);
+  });
+
+  it('is written anew when most of it is of no more use, and loses nothing that comes meanwhile', async () => {
+    const journal = await open('boot-1', 20_000);
+    await journal.append(say('open', 'started'));
+    let largest = 0;
+    for (let round = 0; round < 40; round += 1) {
+      const steps = Array.from({ length: 20 }, () => journal.append(say('other', 'step', { step: 'again' })));
+      await Promise.all([...steps, journal.append(say(`r${round}`, 'failed')), journal.append(say('other', 'failed'))]);
+      largest = Math.max(largest, (await stat(path)).size);
+    }
+    expect(largest).toBeGreaterThan(20_000);
+    // All of it would be some 250 KB.
+    expect(largest).toBeLessThan(80_000);
+    const rounds = Array.from({ length: 40 }, (_, n) => `r${n}`);
+    for (const one of [journal, await open()]) {
+      expect(one.openOperations()).toMatchObject([{ operationId: 'open' }]);
+      expect(rounds.filter((id) => one.outcomeOf(`c-${id}`)?.state !== 'failed')).toEqual([]);
+    }
+    expect(new Set((await lines()).map((line) => JSON.parse(line).seq)).size).toBe((await lines()).length);
+  });
+
+  it('that cannot be written anew is gone on with as it is', async () => {
+    const journal = await open('boot-1', 5_000);
+    await mkdir(`${path}.new`);
+    const sayMany = () => Promise.all(Array.from({ length: 50 }, () => journal.append(say('other', 'failed'))));
+    await sayMany();
+    expect(await lines()).toHaveLength(50);
+    await rm(`${path}.new`, { recursive: true });
+    for (let round = 0; round < 10; round += 1) await sayMany();
+    expect((await lines()).length).toBeLessThan(550);
+    expect((await open()).outcomeOf('c-other')).toMatchObject({ seq: 550 });
+  });
+
+  it('is written anew where it could not be synced, for nobody knows what the disk has of it', async () => {
+    const journal = await open();
+    await journal.append(say('before', 'started'));
+    const { ino } = await stat(path);
+    const probe = await openFile(path);
+    const handle = Object.getPrototypeOf(probe) as FileHandle;
+    await probe.close();
+    const failing = vi.spyOn(handle, 'datasync').mockRejectedValueOnce(new Error('EIO: i/o error'));
+    await expect(journal.append(say('lost', 'started'))).rejects.toMatchObject({ code: 'INTERNAL' });
+    failing.mockRestore();
+    await journal.append(say('after', 'started'));
+    expect((await stat(path)).ino).not.toBe(ino);
+    const ids = ['before', 'after'];
+    for (const one of [journal, await open()])
+      expect(one.openOperations().map(({ operationId }) => operationId)).toEqual(ids);
+  });
+
+  it('writes nothing more once it is closed', async () => {
     const journal = await open();
     await journal.close();
     await expect(journal.append(say('a', 'started'))).rejects.toMatchObject({

@@ -18,7 +18,7 @@ export async function dieWithin(dieAt: number, work: () => Promise<unknown>): Pr
       if (isCounting) {
         calls += 1;
         if (calls === dieAt) {
-          if (name === 'writeFile') tear(this as FileHandle, args[0] as string | Buffer);
+          if (name === 'writeFile' || name === 'appendFile') tear(this as FileHandle, args[0] as string | Buffer);
           process.kill(process.pid, 'SIGKILL');
         }
       }
@@ -30,7 +30,7 @@ export async function dieWithin(dieAt: number, work: () => Promise<unknown>): Pr
   await probe.close();
   for (const name of ['open', 'mkdir', 'rename', 'unlink', 'rmdir', 'lstat', 'opendir'])
     wrap(fsp as unknown as Record<string, unknown>, name);
-  for (const name of ['write', 'writeFile', 'read', 'readFile', 'sync', 'datasync', 'stat', 'close'])
+  for (const name of ['write', 'writeFile', 'appendFile', 'read', 'readFile', 'sync', 'datasync', 'stat', 'close'])
     wrap(handle, name);
   syncBuiltinESMExports();
   isCounting = true;

@@ -77,6 +77,24 @@ describe('a watch of an operation that is over', () => {
   });
 });
 
+it('forgets of what has ended the oldest of whoever has the most, and nothing that goes on', () => {
+  const registry = newRegistry();
+  const add = (id: string, namespace: string) =>
+    registry.open({
+      ...{ id, requestId: id, caller: namespace, fingerprint: '', kind: 'checkpoint', origin: 'grpc', traceId: '' },
+      target: { namespace, pod: 'worker', podUid: 'uid', container: 'main', containerId: 'c' },
+      ...{ checkpointId: 'ckpt', version: '1' },
+    });
+  add('goes-on', 'loud');
+  for (let n = 0; n < 150; n += 1) add(`mine-${n}`, 'quiet').ended(done);
+  for (let n = 0; n < 3_000; n += 1) add(`loud-${n}`, 'loud').ended(done);
+  const known = (prefix: string) => registry.list().filter(({ id }) => id.startsWith(prefix)).length;
+  expect([known('mine-'), known('goes-on')]).toEqual([150, 1]);
+  // The last one had not ended yet when the oldest were forgotten.
+  expect(known('loud-')).toBe(1_851);
+  expect(registry.ofRequest('mine-0', { name: 'quiet', namespaces: new Set(['quiet']) })).toBeDefined();
+});
+
 it('an operation keeps the time at which an earlier run of the agent accepted it', () => {
   const { registry, handle } = registryWithOne();
   const { id: _id, createdAtMs: _at, ...rest } = handle.view;
