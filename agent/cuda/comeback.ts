@@ -19,7 +19,7 @@ export interface Comeback {
   readonly failure: SnapshotError | undefined;
 }
 
-/** A worker may be killed in the middle of a call more than once; who kills every one wins. */
+/** How often it is tried where the driver answers. While it does not, the tries go on for as long as the limits say. */
 const MAX_TRIES = 4;
 /** Between two looks at a process that may still change by itself, at first and at most. */
 const LOOK_MS = 50;
@@ -41,7 +41,8 @@ export interface ComebackRequest {
 /**
  * Brings a process back to running from whatever state it is in. The driver is asked for the state before every call, since what became
  * of a call that was cut off nobody else knows. A restore that the driver refused is not tried again: nothing but its end comes of that.
- * An unlock is attempted whatever happened before. Never rejects.
+ * An unlock is attempted whatever happened before. A driver that cannot be asked may come back: as long as the limits are patient nothing is
+ * given up. Never rejects.
  */
 export async function bringBack(request: ComebackRequest, process: CudaProcess): Promise<Comeback> {
   return await new WayBack(request, process).walk();
@@ -51,48 +52,59 @@ class WayBack {
   readonly #request: ComebackRequest;
   readonly #process: CudaProcess;
   #busyUntilMs: number;
+  #patientUntilMs: number;
   #restoreSeconds = 0;
   #unlockSeconds = 0;
   #failure: SnapshotError | undefined;
   #isRefused = false;
+  /** Whether the driver could not be asked in the present try. */
+  #isSilent = false;
 
   constructor(request: ComebackRequest, process: CudaProcess) {
     this.#request = request;
     this.#process = process;
     this.#busyUntilMs = request.cutOff?.busyUntilMs ?? 0;
+    this.#patientUntilMs = performance.now() + request.limits.patienceMs;
   }
 
   async walk(): Promise<Comeback> {
     let state: CudaState | undefined;
     let pauseMs = LOOK_MS;
-    for (let tries = 0; tries < MAX_TRIES || this.#isBusy; tries += 1) {
-      if (tries >= 2) {
-        await sleep(pauseMs);
-        pauseMs = Math.min(MAX_LOOK_MS, pauseMs * 2);
-      }
+    for (let tries = 0; this.#goesOn(tries); ) {
       if (!(await this.#isThere())) return this.#end('gone');
+      this.#isSilent = false;
       state = await this.#state();
-      if (state === 'running') return await this.#settle();
+      if (state === 'running') {
+        if (!this.#mayBeLocked) return this.#end('running');
+        await sleep(LOOK_MS);
+        continue;
+      }
       if (state === 'failed' || (state === 'checkpointed' && this.#isRefused)) break;
       if (state === 'checkpointed') await this.#restore();
       else await this.#unlock();
+      tries += 1;
+      if (tries < 2) continue;
+      await sleep(pauseMs);
+      pauseMs = Math.min(MAX_LOOK_MS, pauseMs * 2);
     }
     return await this.#lastTry(state);
+  }
+
+  #goesOn(tries: number): boolean {
+    return tries < MAX_TRIES || this.#isBusy || this.#mayBeLocked || (this.#isSilent && this.#isPatient);
   }
 
   get #isBusy(): boolean {
     return performance.now() < this.#busyUntilMs;
   }
 
-  /** It runs: for good, unless a lock is still on its way. */
-  async #settle(): Promise<Comeback> {
-    const until = this.#request.cutOff?.lockUntilMs ?? 0;
-    while (performance.now() < until) {
-      await sleep(LOOK_MS);
-      if (!(await this.#isThere())) return this.#end('gone');
-      if ((await this.#state()) === 'locked') await this.#unlock();
-    }
-    return this.#end('running');
+  /** A lock is still on its way: that the process runs does not count. */
+  get #mayBeLocked(): boolean {
+    return performance.now() < (this.#request.cutOff?.lockUntilMs ?? 0);
+  }
+
+  get #isPatient(): boolean {
+    return performance.now() < this.#patientUntilMs;
   }
 
   async #lastTry(state: CudaState | undefined): Promise<Comeback> {
@@ -129,11 +141,16 @@ class WayBack {
     const began = performance.now();
     const seconds = await this.#tried(calls.restore(this.#process, [], limits.moveMs), (error) => {
       const isCutOff = error instanceof CudaError && error.failure === 'died';
-      if (isCutOff) this.#busyUntilMs = Math.max(this.#busyUntilMs, began + limits.moveMs);
+      // From its end on: when the driver began with it only the worker knew. One that always dies is not waited for without end.
+      if (isCutOff && this.#isPatient)
+        this.#busyUntilMs = Math.max(this.#busyUntilMs, performance.now() + limits.moveMs);
       // One that hung is not repeated either: it would only hang again.
-      else this.#isRefused = !this.#isBusy || (error instanceof CudaError && error.failure !== 'driver');
+      if (!isCutOff) this.#isRefused = !this.#isBusy || (error instanceof CudaError && error.failure !== 'driver');
     });
-    this.#restoreSeconds += seconds ?? (performance.now() - began) / 1000;
+    const tookMs = performance.now() - began;
+    // The time that memory takes to move is not time in which nobody answered.
+    this.#patientUntilMs += tookMs;
+    this.#restoreSeconds += seconds ?? tookMs / 1000;
   }
 
   async #unlock(): Promise<void> {
@@ -147,8 +164,13 @@ class WayBack {
       return await call;
     } catch (error) {
       if (!this.#isRefused) this.#failure = asSnapshotError(error);
+      if (isSilence(error)) this.#isSilent = true;
       onFailure?.(error);
       return undefined;
     }
   }
 }
+
+/** No worker could be started, or it ended, or it had no answer. One that does not even die is no reason to lose another one. */
+const isSilence = (error: unknown) =>
+  !(error instanceof CudaError) || error.failure === 'died' || error.failure === 'hung';

@@ -49,6 +49,7 @@ export class CudaHold {
   readonly #held: Held[] = [];
   #usage: readonly DeviceUsage[] = [];
   #beganMs: number | undefined;
+  #releasing: Promise<Release> | undefined;
   #release: Release | undefined;
 
   constructor(request: HoldRequest) {
@@ -98,7 +99,11 @@ export class CudaHold {
 
   /** Brings all of them back to running, as far as that is possible: `comebacks` says how it went. Only the first call does anything. */
   async release(): Promise<Release> {
-    if (this.#release !== undefined) return this.#release;
+    this.#releasing ??= this.#bringBack();
+    return await this.#releasing;
+  }
+
+  async #bringBack(): Promise<Release> {
     const { calls, procRoot } = this.#request;
     const request = { calls, procRoot, limits: this.#limits };
     const comebacks = await Promise.all(

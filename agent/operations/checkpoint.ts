@@ -4,6 +4,7 @@ import { SENTINELS } from '../../contract/keys.ts';
 import { readiness } from '../container/control.ts';
 import { type DumpStats, readDumpStats } from '../criu/stats.ts';
 import type { CudaHold } from '../cuda/hold.ts';
+import { patienceMs } from '../cuda/limits.ts';
 import { asSnapshotError, SnapshotError } from '../errors.ts';
 import type { CheckpointWanted } from '../plan/decide.ts';
 import { requireRecordable } from '../store/record.ts';
@@ -104,6 +105,7 @@ async function capture(
   // A workload that is to be stopped goes on after the dump where it is to show first that its CUDA state can be restored.
   const provesFirst = () => !leaveRunning && hold.filled && config.cuda.proveRestore === 'always';
   const deadlineMs = config.checkpoint.timeoutSeconds * 1000;
+  const comebackMs = deadlineMs + patienceMs(config.cuda);
   const pending = slot<Pending>('pending');
   const timings: StepTiming[] = [...target.timings];
   let isEnded = false;
@@ -158,10 +160,8 @@ async function capture(
         const { cuda } = subject.get();
         if (cuda !== undefined) await hold.set(holdCuda(context, attempt, subject.get())).lock(cuda.processes, signal);
       },
-      undoMs: deadlineMs,
-      undo: async () => {
-        if (hold.filled && !isEnded) await undoHold(context, hold.get(), request);
-      },
+      undoMs: comebackMs,
+      undo: async () => (hold.filled && !isEnded ? await undoHold(context, hold.get(), request) : undefined),
     },
     {
       name: 'cuda-checkpoint',
@@ -202,7 +202,7 @@ async function capture(
     leaveRunning
       ? {
           name: 'resume',
-          deadlineMs,
+          deadlineMs: comebackMs,
           run: async () => {
             if (hold.filled) await comeBack(hold.get());
             await confirmRunning(context, subject.get());
@@ -210,7 +210,7 @@ async function capture(
         }
       : {
           name: 'stop',
-          deadlineMs,
+          deadlineMs: comebackMs,
           run: async () => {
             if (provesFirst()) {
               await comeBack(hold.get());

@@ -35,7 +35,10 @@ export async function comeBack(hold: CudaHold): Promise<Release> {
   return release;
 }
 
-/** What a failed comeback is to be told as: a process that is lost comes before one of which nobody knows. */
+/**
+ * What a failed comeback is to be told as: a process that is lost comes before one of which nobody knows. Both end the container: whatever
+ * nobody can ask about for so long is most likely locked, and would stay so.
+ */
 function comebackFailure({ comebacks }: Release): SnapshotError | undefined {
   const bad = comebacks.find(({ end }) => end === 'lost') ?? comebacks.find(({ end }) => end === 'unknown');
   if (bad === undefined) return undefined;
@@ -43,14 +46,12 @@ function comebackFailure({ comebacks }: Release): SnapshotError | undefined {
   const who = describeProcess(process);
   const options = { cause: failure, reasons: failure?.reasons ?? [] };
   const why = failure?.message ?? 'the driver says that it failed';
-  if (end === 'unknown')
-    return new SnapshotError('CUDA_FAILED', `whether ${who} runs again is not known: ${why}`, options);
+  const what =
+    end === 'lost'
+      ? 'did not come back from its CUDA checkpoint'
+      : 'may still be locked, and the driver cannot be asked';
   const code = failure?.code === 'TARGET_QUARANTINED' ? 'TARGET_QUARANTINED' : 'CUDA_LOST';
-  return new SnapshotError(
-    code,
-    `${who} did not come back from its CUDA checkpoint, its container is ended: ${why}`,
-    options,
-  );
+  return new SnapshotError(code, `${who} ${what}, its container is ended: ${why}`, options);
 }
 
 /** The failure of an operation, or the one that counts more: that a process did not come back. */
@@ -65,7 +66,7 @@ export function withComeback(
 }
 
 /**
- * Takes a hold back after a failure: what can run runs again. A container of which a process is lost is ended, since nobody else would: it
+ * Takes a hold back after a failure: what can run runs again. A container of which a process does not is ended, since nobody else would: it
  * seems to run, and does not answer.
  */
 export async function undoHold(
@@ -77,5 +78,5 @@ export async function undoHold(
   const failure = comebackFailure(release);
   if (failure === undefined) return;
   context.log.error({ err: failure, containerId: wanted.container.id }, 'CUDA processes did not come back');
-  if (release.comebacks.some(({ end }) => end === 'lost')) await killContainer(context, wanted.container.id);
+  await killContainer(context, wanted.container.id);
 }

@@ -106,10 +106,11 @@ async function wake(context: AgentContext, entry: JournalEntry): Promise<void> {
   await context.native.signal(SIGCONT, await containerTasks(context.config.host, entry.containerKey.pid));
 }
 
-/** A container of which a CUDA process is lost is ended: it seems to run, and does not answer. */
+/** A container of which a CUDA process is lost is ended: it seems to run, and does not answer. So is one of which nobody can tell. */
 async function release(context: AgentContext, entry: JournalEntry): Promise<void> {
   const comebacks = await bringBackHeld(context, entry);
-  if (comebacks.some((one) => one.end === 'lost')) await tried(context, entry, end(context, entry));
+  if (comebacks.some(({ end }) => end === 'lost' || end === 'unknown'))
+    await tried(context, entry, end(context, entry));
 }
 
 async function end(context: AgentContext, entry: JournalEntry): Promise<void> {

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { bringBack, type ComebackRequest } from '../../../agent/cuda/comeback.ts';
+import { SnapshotError } from '../../../agent/errors.ts';
 import { makeProcfs, type Procfs } from '../../fakes/procfs.ts';
 import { FakeDriver, type Fault } from './fake-driver.ts';
 
@@ -11,7 +12,7 @@ beforeEach(async () => {
 });
 afterEach(() => procfs.remove());
 
-const limits = { lockTimeoutMs: 100, callMs: 1_000, moveMs: 300 };
+const limits = { lockTimeoutMs: 100, callMs: 1_000, moveMs: 300, patienceMs: 400 };
 const back = (process: ReturnType<FakeDriver['add']>, over: Partial<ComebackRequest> = {}) =>
   bringBack({ calls: driver.calls, limits, procRoot: procfs.root, ...over }, process);
 
@@ -92,8 +93,48 @@ describe('the way back of a CUDA process', () => {
 
   it('is not known where the driver cannot be asked', async () => {
     driver.faultAt = () => 'died';
+    const began = performance.now();
     const comeback = await back(driver.add(10, { state: 'locked' }));
     expect(comeback).toMatchObject({ end: 'unknown', failure: { message: expect.stringContaining('died') } });
+    expect(performance.now() - began).toBeGreaterThanOrEqual(limits.patienceMs);
+  });
+
+  it.each<[string, Fault | Error]>([
+    ['no worker can be started', new SnapshotError('CAPABILITY_MISSING', 'no CUDA worker can be started')],
+    ['every worker dies', 'died'],
+    ['no worker answers', 'hung'],
+  ])('goes on while %s, until one can be asked', async (_, fault) => {
+    for (const silent of [['state', 'unlock'], ['state'], ['unlock']]) {
+      const process = driver.add(10, { state: 'locked' });
+      const heals = performance.now() + 500;
+      const isDown = (call: string) => performance.now() < heals && silent.includes(call);
+      driver.before = (call) => {
+        if (fault instanceof Error && isDown(call)) throw fault;
+      };
+      driver.faultAt = (call) => (typeof fault === 'string' && isDown(call) ? fault : undefined);
+      const comeback = await back(process, { limits: { ...limits, patienceMs: 30_000 } });
+      expect(comeback, silent.join()).toMatchObject({ end: 'running', failure: undefined });
+      expect(driver.states(), silent.join()).toEqual({ 10: 'running' });
+    }
+  });
+
+  it('is over at some time where every restore takes its worker along', async () => {
+    driver.faultAt = (call) => (call === 'restore' ? 'died' : undefined);
+    expect(await back(driver.add(10, { state: 'checkpointed' }))).toMatchObject({ end: 'lost' });
+  });
+
+  it('does not take a process for one that runs while nobody can tell whether a late lock came', async () => {
+    const process = driver.add(10);
+    let looks = 0;
+    driver.faultAt = (call) => {
+      if (call === 'state') looks += 1;
+      return performance.now() < cutOff.lockUntilMs + 300 && looks > 1 ? 'died' : undefined;
+    };
+    const cutOff = { lockUntilMs: performance.now() + 300, busyUntilMs: 0 };
+    setTimeout(() => driver.processes.set(10, { state: 'locked' }), 200);
+    const comeback = await back(process, { cutOff, limits: { ...limits, patienceMs: 30_000 } });
+    expect(comeback).toMatchObject({ end: 'running' });
+    expect(driver.states()).toEqual({ 10: 'running' });
   });
 
   it('waits for a lock that was cut off, and takes it away when it comes', async () => {

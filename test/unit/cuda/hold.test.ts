@@ -17,7 +17,7 @@ beforeEach(async () => {
 });
 afterEach(() => procfs.remove());
 
-const LIMITS = { lockTimeoutMs: 50, callMs: 1_000, moveMs: 200 };
+const LIMITS = { lockTimeoutMs: 50, callMs: 1_000, moveMs: 200, patienceMs: 400 };
 const never = new AbortController().signal;
 const DEVICE = '7f0000000000-7f0000001000 rw-s 00000000 00:06 5    /dev/nvidia0\n';
 

@@ -8,7 +8,11 @@ let revival: Revival;
 beforeEach(() => {
   driver = new FakeDriver();
   const processes = [10, 11].map((pid) => driver.add(pid, { state: 'checkpointed' }));
-  revival = { calls: driver.calls, limits: { lockTimeoutMs: 100, callMs: 1_000, moveMs: 5_000 }, processes };
+  revival = {
+    calls: driver.calls,
+    limits: { lockTimeoutMs: 100, callMs: 1_000, moveMs: 5_000, patienceMs: 400 },
+    processes,
+  };
 });
 
 const pairs = [

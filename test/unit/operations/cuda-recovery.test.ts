@@ -51,7 +51,7 @@ async function afterDying(transitions: readonly Transition[], bootId = 'boot') {
   const native = fakeNative({ procRoot: procfs.root, hasControlDir: true });
   const { log, said } = memoryLog();
   const host = { procRoot: procfs.root, cgroupRoot: `${procfs.root}/cg` };
-  const cuda = { lockTimeoutSeconds: 0.1, callSeconds: 1 };
+  const cuda = { lockTimeoutSeconds: 0.1, callSeconds: 0.25 };
   const config = parseConfig(
     JSON.stringify({ nodeName: 'a', storage: { basePath: '/c' }, host, paths: { stateDir: top }, cuda }),
   );
@@ -92,11 +92,11 @@ describe('CUDA processes that a dead agent held', () => {
     expect(said('CUDA process of an earlier run does not run')).toMatchObject([{ level: 50, end: 'lost' }]);
   });
 
-  it('are said to be unknown where nobody can be asked, and nothing is ended', async () => {
+  it('end with their container too where nobody can be asked for long, and that is said', async () => {
     driver.add(10, { state: 'locked' });
     driver.faultAt = () => 'hung';
     const { asked, said } = await afterDying([transition('started'), held(10)]);
-    expect(asked).toEqual([]);
+    expect(asked).toEqual([['signal', 9, '10:1000']]);
     expect(said('CUDA process of an earlier run does not run')).toMatchObject([{ end: 'unknown' }]);
   });
 
