@@ -70,7 +70,7 @@ class WayBack {
   async walk(): Promise<Comeback> {
     let state: CudaState | undefined;
     let pauseMs = LOOK_MS;
-    for (let tries = 0; this.#goesOn(tries); ) {
+    for (let tries = 0; ; ) {
       if (!(await this.#isThere())) return this.#end('gone');
       this.#isSilent = false;
       state = await this.#state();
@@ -83,7 +83,9 @@ class WayBack {
       if (state === 'checkpointed') await this.#restore();
       else await this.#unlock();
       tries += 1;
+      if (!this.#goesOn(tries)) break;
       if (tries < 2) continue;
+      // What is worth a pause is worth a whole try after it.
       await sleep(pauseMs);
       pauseMs = Math.min(MAX_LOOK_MS, pauseMs * 2);
     }
@@ -139,18 +141,21 @@ class WayBack {
   async #restore(): Promise<void> {
     const { calls, limits } = this.#request;
     const began = performance.now();
-    const seconds = await this.#tried(calls.restore(this.#process, [], limits.moveMs), (error) => {
-      const isCutOff = error instanceof CudaError && error.failure === 'died';
+    const moved = calls.restore(this.#process, [], limits.moveMs).finally(() => {
+      // The time that memory takes to move is not time in which nobody answered.
+      this.#patientUntilMs += performance.now() - began;
+    });
+    const seconds = await this.#tried(moved, (error) => {
+      // Without a worker the driver was not asked at all.
+      if (!(error instanceof CudaError)) return;
+      const isCutOff = error.failure === 'died';
       // From its end on: when the driver began with it only the worker knew. One that always dies is not waited for without end.
       if (isCutOff && this.#isPatient)
         this.#busyUntilMs = Math.max(this.#busyUntilMs, performance.now() + limits.moveMs);
       // One that hung is not repeated either: it would only hang again.
-      if (!isCutOff) this.#isRefused = !this.#isBusy || (error instanceof CudaError && error.failure !== 'driver');
+      if (!isCutOff) this.#isRefused = !this.#isBusy || error.failure !== 'driver';
     });
-    const tookMs = performance.now() - began;
-    // The time that memory takes to move is not time in which nobody answered.
-    this.#patientUntilMs += tookMs;
-    this.#restoreSeconds += seconds ?? tookMs / 1000;
+    this.#restoreSeconds += seconds ?? (performance.now() - began) / 1000;
   }
 
   async #unlock(): Promise<void> {

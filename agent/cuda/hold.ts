@@ -47,6 +47,8 @@ interface Held {
 export class CudaHold {
   readonly #request: HoldRequest;
   readonly #held: Held[] = [];
+  /** Calls that were made last; never rejects. */
+  #underWay: Promise<unknown> = Promise.resolve();
   #usage: readonly DeviceUsage[] = [];
   #beganMs: number | undefined;
   #releasing: Promise<Release> | undefined;
@@ -104,6 +106,8 @@ export class CudaHold {
   }
 
   async #bringBack(): Promise<Release> {
+    // A step that was given up may still be in the middle of them. They have deadlines of their own.
+    await this.#underWay;
     const { calls, procRoot } = this.#request;
     const request = { calls, procRoot, limits: this.#limits };
     const comebacks = await Promise.all(
@@ -124,6 +128,8 @@ export class CudaHold {
 
   async #lockAll(processes: readonly CudaProcess[]): Promise<void> {
     await this.#request.beforeLock([...this.processes, ...processes]);
+    if (this.#releasing !== undefined)
+      throw new SnapshotError('CANCELLED', 'the CUDA processes were let go of meanwhile');
     const fresh = processes.map((process): Held => ({ process, isCheckpointed: false, cutOff: undefined }));
     this.#held.push(...fresh);
     this.#beganMs ??= performance.now();
@@ -134,26 +140,23 @@ export class CudaHold {
 
   async #lockOne(held: Held): Promise<void> {
     const { lockTimeoutMs, callMs } = this.#limits;
-    const began = performance.now();
-    // A lock whose caller died may come about until its own time is over.
-    held.cutOff = { lockUntilMs: began + lockTimeoutMs + LOCK_GRACE_MS, busyUntilMs: began + lockTimeoutMs };
     try {
       await this.#request.calls.lock(held.process, lockTimeoutMs, lockTimeoutMs + callMs);
-      held.cutOff = undefined;
     } catch (error) {
-      if (!isCutOff(error)) held.cutOff = undefined;
+      // A lock whose caller died may come about until its own time is over. Only the worker knew when that began.
+      const busyUntilMs = performance.now() + lockTimeoutMs;
+      if (isCutOff(error)) held.cutOff = { lockUntilMs: busyUntilMs + LOCK_GRACE_MS, busyUntilMs };
       throw error;
     }
   }
 
   async #checkpointOne(held: Held): Promise<void> {
     const { moveMs } = this.#limits;
-    const began = performance.now();
     try {
       await this.#request.calls.checkpoint(held.process, moveMs);
       held.isCheckpointed = true;
     } catch (error) {
-      if (isCutOff(error)) held.cutOff = { lockUntilMs: 0, busyUntilMs: began + moveMs };
+      if (isCutOff(error)) held.cutOff = { lockUntilMs: 0, busyUntilMs: performance.now() + moveMs };
       throw error;
     }
   }
@@ -161,7 +164,7 @@ export class CudaHold {
   /** Waits for all, and throws the failure that says most. A process that ended by itself is no failure: it is let go of. */
   async #all(group: readonly Held[], work: (held: Held) => Promise<void>): Promise<void> {
     const failures: unknown[] = [];
-    await Promise.all(
+    this.#underWay = Promise.all(
       group.map(async (held) => {
         try {
           await work(held);
@@ -171,6 +174,7 @@ export class CudaHold {
         }
       }),
     );
+    await this.#underWay;
     if (failures.length > 0) throw failures.toSorted((a, b) => weight(b) - weight(a))[0];
   }
 

@@ -42,7 +42,7 @@ async function all({ processes }: Revival, work: (process: CudaProcess) => Promi
 }
 
 async function restoreOne({ calls, limits }: Revival, process: CudaProcess, pairs: readonly GpuPair[]): Promise<void> {
-  const untilMs = performance.now() + limits.moveMs;
+  let untilMs = 0;
   for (let tries = 1; ; tries += 1) {
     try {
       await calls.restore(process, pairs, limits.moveMs);
@@ -53,6 +53,8 @@ async function restoreOne({ calls, limits }: Revival, process: CudaProcess, pair
         if (tries > 1 && (await becomesRestored({ calls, limits }, process, untilMs))) return;
         throw error;
       }
+      // From its end on: when the driver began with it only the worker knew.
+      untilMs = performance.now() + limits.moveMs;
       if (isRestored(await calls.state(process, limits.callMs))) return;
       if (tries === MAX_TRIES) throw error;
     }

@@ -118,6 +118,33 @@ describe('the way back of a CUDA process', () => {
     }
   });
 
+  it('does not take a restore for refused for which no worker could be started', async () => {
+    const process = driver.add(10, { state: 'checkpointed' });
+    let restores = 0;
+    driver.before = (call) => {
+      if (call !== 'restore') return;
+      restores += 1;
+      if (restores === 1) throw new SnapshotError('CAPABILITY_MISSING', 'no CUDA worker can be started');
+    };
+    expect(await back(process)).toMatchObject({ end: 'running' });
+  });
+
+  it('of a restore waits from the end of its worker on, however long one was waited for', async () => {
+    const process = driver.add(10, { state: 'checkpointed' });
+    const moveMs = 600;
+    let restores = 0;
+    driver.before = async (call) => {
+      if (call === 'restore' && restores === 0) await new Promise((done) => setTimeout(done, moveMs + 100));
+    };
+    driver.faultAt = (call) => {
+      if (call !== 'restore') return undefined;
+      restores += 1;
+      if (restores === 1) setTimeout(() => driver.processes.set(10, { state: 'locked' }), 300);
+      return restores === 1 ? 'died' : 'refused';
+    };
+    expect(await back(process, { limits: { ...limits, moveMs } })).toMatchObject({ end: 'running' });
+  });
+
   it('is over at some time where every restore takes its worker along', async () => {
     driver.faultAt = (call) => (call === 'restore' ? 'died' : undefined);
     expect(await back(driver.add(10, { state: 'checkpointed' }))).toMatchObject({ end: 'lost' });

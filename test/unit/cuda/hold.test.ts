@@ -2,7 +2,9 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { gpuUsers } from '../../../agent/container/gpu-users.ts';
 import { readTree } from '../../../agent/container/tree.ts';
 import type { CudaProcess } from '../../../agent/cuda/calls.ts';
+import type { CudaCall } from '../../../agent/cuda/driver-errors.ts';
 import { CudaHold } from '../../../agent/cuda/hold.ts';
+import type { CudaLimits } from '../../../agent/cuda/limits.ts';
 import { usageOf } from '../../../agent/cuda/usage.ts';
 import { makeProcfs, type Procfs, type FakeProcess as ShownProcess } from '../../fakes/procfs.ts';
 import { FakeDriver, type Fault } from './fake-driver.ts';
@@ -10,10 +12,12 @@ import { FakeDriver, type Fault } from './fake-driver.ts';
 let procfs: Procfs;
 let driver: FakeDriver;
 let noted: number[][];
+let limits: CudaLimits;
 beforeEach(async () => {
   procfs = await makeProcfs();
   driver = new FakeDriver();
   noted = [];
+  limits = LIMITS;
 });
 afterEach(() => procfs.remove());
 
@@ -41,7 +45,7 @@ function holdOf(): CudaHold {
   return new CudaHold({
     calls: driver.calls,
     procRoot: procfs.root,
-    limits: () => LIMITS,
+    limits: () => limits,
     measure: async (processes) => usageOf(await driver.calls.usage(1_000), processes, []).usage,
     users: async () => gpuUsers(procfs.root, await readTree(procfs.root, 10)),
     beforeLock: async (processes: readonly CudaProcess[]) => {
@@ -195,6 +199,58 @@ describe('a hold on CUDA processes', () => {
     const cancelled = AbortSignal.abort(new Error('cancelled'));
     await expect(hold.checkpoint(cancelled)).rejects.toThrow('cancelled');
     expect(order('checkpoint')).toEqual([]);
+  });
+});
+
+describe('a call whose worker died may go on by itself', () => {
+  /** Longer than the driver waits with a lock, and than the grace after it. */
+  const QUEUE_MS = 800;
+  const waitAt = (asked: CudaCall) => async (call: CudaCall) => {
+    if (call === asked) await new Promise((done) => setTimeout(done, QUEUE_MS));
+  };
+
+  it('a lock, from the end of the worker on, however long one was waited for', async () => {
+    const { processes, hold } = await tree(10);
+    driver.before = waitAt('lock');
+    driver.faultAt = (call) => {
+      if (call !== 'lock') return undefined;
+      setTimeout(() => driver.processes.set(10, { state: 'locked' }), 200);
+      return 'died';
+    };
+    await expect(hold.lock(processes, never)).rejects.toThrow('died in lock');
+    expect(await hold.release()).toMatchObject({ comebacks: [{ end: 'running' }] });
+    expect(driver.asked).toContain('unlock 10');
+    expect(driver.states()).toEqual({ 10: 'running' });
+  });
+
+  it('a checkpoint too, during which the driver refuses everything', async () => {
+    const { processes, hold } = await tree(10);
+    await hold.lock(processes, never);
+    let isBusy = false;
+    driver.before = waitAt('checkpoint');
+    driver.faultAt = (call) => {
+      if (call !== 'checkpoint') return isBusy && call === 'unlock' ? 'refused' : undefined;
+      isBusy = true;
+      setTimeout(() => {
+        isBusy = false;
+        driver.processes.set(10, { state: 'checkpointed' });
+      }, 400);
+      return 'died';
+    };
+    limits = { ...LIMITS, moveMs: 700 };
+    await expect(hold.checkpoint(never)).rejects.toThrow('died in checkpoint');
+    expect(await hold.release()).toMatchObject({ comebacks: [{ end: 'running' }] });
+    expect(driver.states()).toEqual({ 10: 'running' });
+  });
+
+  it('a lock that is under way is waited for by a release that comes in the middle of it', async () => {
+    const { processes, hold } = await tree(10);
+    driver.before = waitAt('lock');
+    const work = hold.lock(processes, never).catch((thrown: unknown) => thrown);
+    await expect.poll(() => driver.asked).toContain('lock 10');
+    expect(await hold.release()).toMatchObject({ comebacks: [{ end: 'running' }] });
+    await work;
+    expect(driver.states()).toEqual({ 10: 'running' });
   });
 });
 

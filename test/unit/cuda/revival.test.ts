@@ -58,6 +58,23 @@ describe('the CUDA processes of a restored tree', () => {
     expect(driver.states()[10]).toBe('locked');
   });
 
+  it('are waited for from the end of the worker on, however long one was waited for', async () => {
+    const limits = { ...revival.limits, moveMs: 700 };
+    let restores = 0;
+    driver.before = async (call, pid) => {
+      if (call === 'restore' && pid === 10 && restores === 0)
+        await new Promise((done) => setTimeout(done, limits.moveMs + 100));
+    };
+    driver.faultAt = (call, pid) => {
+      if (call !== 'restore' || pid !== 10) return undefined;
+      restores += 1;
+      if (restores === 1) setTimeout(() => driver.processes.set(10, { state: 'locked' }), 300);
+      return restores === 1 ? 'died' : 'refused';
+    };
+    await restoreAll({ ...revival, limits }, []);
+    expect(driver.states()[10]).toBe('locked');
+  });
+
   it.each<Fault>(['refused', 'hung', 'undead'])('are not restored again after it was %s', async (fault) => {
     once('restore', fault);
     await expect(restoreAll(revival, [])).rejects.toMatchObject({ name: 'SnapshotError' });
