@@ -7,6 +7,7 @@ import type { AgentService } from '../operations/service.ts';
 import { reflectionCalls } from './grpc-reflection.ts';
 import { healthCalls } from './health.ts';
 import { type Limits, newGate } from './limits.ts';
+import { newRefusals } from './refusals.ts';
 import { artifactCalls } from './rpc-artifacts.ts';
 import { type Desk, readable } from './rpc-call.ts';
 import { operationCalls } from './rpc-operations.ts';
@@ -60,7 +61,7 @@ export class Closing {
 export function newServer(
   input: ServerInput,
   made: {
-    readonly identity: Pick<Desk, 'identify' | 'peerOf'>;
+    readonly identity: Pick<Desk, 'identify' | 'peerOf' | 'strangerOf'>;
     readonly options: ServerOptions;
     readonly protocol: Protocol;
     readonly closing: Closing;
@@ -80,6 +81,7 @@ export function newServer(
   const desk: Desk = {
     ...made.identity,
     gate: newGate(limits),
+    refusals: newRefusals(input.log),
     protocol,
     log: input.log,
     maxCallMs: limits.maxCallMs,

@@ -65,7 +65,7 @@ export async function startGrpc(input: GrpcInput): Promise<GrpcEndpoint> {
   const closing = new Closing();
   const listeners: Listener[] = [];
   const servers: Server[] = [];
-  const open = (identity: Pick<Desk, 'identify' | 'peerOf'>, options: ServerOptions) => {
+  const open = (identity: Identity, options: ServerOptions) => {
     const server = newServer(input, { identity, options, protocol, closing });
     servers.push(server);
     const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
@@ -86,7 +86,7 @@ export async function startGrpc(input: GrpcInput): Promise<GrpcEndpoint> {
   try {
     if (config.socketPath !== '')
       add({
-        server: await listenUnix(config.socketPath, open({ identify: () => LOCAL_CALLER, peerOf: () => 'unix' }, {})),
+        server: await listenUnix(config.socketPath, open(LOCAL, {})),
       });
     const tcp =
       config.tcp === undefined ? undefined : add(await listenTls(config.tcp, log, open(certified(config), TLS_AGE)));
@@ -99,12 +99,16 @@ export async function startGrpc(input: GrpcInput): Promise<GrpcEndpoint> {
   }
 }
 
+type Identity = Pick<Desk, 'identify' | 'peerOf' | 'strangerOf'>;
+
+const LOCAL: Identity = { identify: () => LOCAL_CALLER, peerOf: () => 'unix', strangerOf: () => LOCAL_CALLER.name };
+
 const TLS_AGE = {
   'grpc.max_connection_age_ms': TLS_AGE_MS,
   'grpc.max_connection_age_grace_ms': TLS_AGE_GRACE_MS,
 } as const;
 
-function certified(config: GrpcOptions): Pick<Desk, 'identify' | 'peerOf'> {
+function certified(config: GrpcOptions): Identity {
   return {
     identify: (call, isProbe) => {
       const { sslPeerCertificate: certificate } = call.getAuthContext();
@@ -113,6 +117,8 @@ function certified(config: GrpcOptions): Pick<Desk, 'identify' | 'peerOf'> {
       return callerOf(certificate, config.clients(), Date.now());
     },
     peerOf: (call) => call.getPeer(),
+    // By the certificate: a new connection is no new client.
+    strangerOf: (call) => `certificate ${call.getAuthContext().sslPeerCertificate?.fingerprint256 ?? 'none'}`,
   };
 }
 

@@ -10,6 +10,7 @@ import type { Logger } from 'pino';
 import { asSnapshotError, ERRORS, SnapshotError } from '../errors.ts';
 import type { Caller } from '../operations/service.ts';
 import type { CallKind, Gate } from './limits.ts';
+import type { Refusals } from './refusals.ts';
 import { callErrorOf } from './rpc-errors.ts';
 import type { Protocol } from './rpc-protocol.ts';
 
@@ -33,7 +34,10 @@ export interface Desk {
   /** Who calls. Throws FORBIDDEN; not for probes, which learn nothing. */
   identify(call: Pick<AnyCall, 'getAuthContext'>, isProbe: boolean): Caller;
   peerOf(call: Pick<AnyCall, 'getPeer'>): string;
+  /** As whom the gate counts a call of somebody that `identify` refuses: they must not be free to ask again and again. */
+  strangerOf(call: Pick<AnyCall, 'getAuthContext'>): string;
   readonly gate: Gate;
+  readonly refusals: Refusals;
   readonly protocol: Protocol;
   readonly log: Logger;
   readonly maxCallMs: number;
@@ -146,11 +150,18 @@ export async function perform<T>(
 ): Promise<T> {
   const began = performance.now();
   const audit: Audit = { target: {}, caller: '', failure: undefined };
+  let countedAs = '';
   const { signal, release } = signalOf(desk, call, method);
   try {
-    const caller = desk.identify(call, method.isProbe ?? false);
-    audit.caller = caller.name;
-    const leave = desk.gate.enter(caller.name, method.kind);
+    const known = identified(desk, call, method);
+    countedAs = known.countedAs;
+    if (known.caller !== undefined) audit.caller = known.caller.name;
+    const leave = desk.gate.enter(countedAs, method.kind);
+    if (known.caller === undefined) {
+      leave();
+      throw known.refusal;
+    }
+    const { caller } = known;
     const aim = (target: Audit['target']) => {
       audit.target = target;
     };
@@ -168,7 +179,18 @@ export async function perform<T>(
     const seconds = (performance.now() - began) / 1000;
     const code = isLate(call, signal) ? 'DEADLINE_EXCEEDED' : codeOf(audit.failure);
     writeAudit(desk, method, { ...audit, peer: desk.peerOf(call), code, seconds });
+    if (audit.failure?.code === 'LIMIT_EXCEEDED') desk.refusals.count(countedAs);
     desk.callEnded({ method: method.name, code, seconds });
+  }
+}
+
+/** Who calls, or why they may not; and as whom they are counted in both cases. */
+function identified(desk: Desk, call: AnyCall, { isProbe = false }: Method) {
+  try {
+    const caller = desk.identify(call, isProbe);
+    return { caller, countedAs: caller.name };
+  } catch (refusal) {
+    return { caller: undefined, refusal, countedAs: desk.strangerOf(call) };
   }
 }
 
@@ -229,7 +251,9 @@ function writeAudit(
   { failure, ...line }: Audit & { readonly peer: string; readonly code: string; readonly seconds: number },
 ): void {
   const isDefect = failure?.code === 'INTERNAL';
-  const level = isDefect ? 'error' : isProbe ? 'debug' : 'info';
+  // Whoever asks too often must not fill the log with it: a line a second says how many those were.
+  const isQuiet = isProbe || failure?.code === 'LIMIT_EXCEEDED';
+  const level = isDefect ? 'error' : isQuiet ? 'debug' : 'info';
   const why = failure && { reason: String(failure.code), message: failure.message.slice(0, 300) };
   log[level]({ method, ...line, ...why, ...(isDefect && { err: failure }) }, 'grpc call');
 }

@@ -1,10 +1,11 @@
-import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { credentials, status } from '@grpc/grpc-js';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Client } from '../../agent/api/callers.ts';
+import { DEFAULT_LIMITS } from '../../agent/api/grpc.ts';
 import { FOREIGN, WORKER } from '../fakes/agent-service.ts';
 import { type Authority, type Issued, makeAuthority } from './grpc/certificates.ts';
 import { connectTo, eventually, failureOf, type TestClient } from './grpc/client.ts';
@@ -45,12 +46,15 @@ beforeEach(async () => {
     keyFile: join(home, 'tls.key'),
     clientCaFile: join(home, 'ca.crt'),
   };
-  await copyFile(serverCertificate.certFile, files.certificateFile);
-  await copyFile(serverCertificate.keyFile, files.keyFile);
-  await copyFile(authority.file, files.clientCaFile);
+  await provide();
   const tcp = { ...files, address: '127.0.0.1:0', certificatesEveryMs: 20 };
   started = await startEndpoint({ tcp, clients: () => clients }, home);
 });
+async function provide(): Promise<void> {
+  await copyFile(serverCertificate.certFile, files.certificateFile);
+  await copyFile(serverCertificate.keyFile, files.keyFile);
+  await copyFile(authority.file, files.clientCaFile);
+}
 afterEach(async () => {
   for (const client of open.splice(0)) client.close();
   await started.stop();
@@ -133,6 +137,31 @@ describe('mutual TLS', () => {
     expect([error.code, client.details(error).info.reason]).toEqual([status.PERMISSION_DENIED, 'FORBIDDEN']);
     expect(error.details).toContain('stranger');
     expect(started.audit()).toMatchObject([{ caller: '', code: 'PERMISSION_DENIED', reason: 'FORBIDDEN' }]);
+  });
+
+  it('lets a stranger ask no more often than others, from however many connections', async () => {
+    await started.stop();
+    const limits = { ...DEFAULT_LIMITS, burst: 3, callsPerSecond: 0.001 };
+    const tcp = { ...files, address: '127.0.0.1:0' };
+    await mkdir(dirname(files.certificateFile), { recursive: true });
+    await provide();
+    started = await startEndpoint({ tcp, clients: () => clients, limits }, dirname(files.certificateFile));
+    const stranger = await authority.issue('stranger');
+    const codes: number[] = [];
+    for (let n = 0; n < 8; n += 1) codes.push((await failureOf(connect(stranger).ask('GetNodeInfo'))).code);
+    const { PERMISSION_DENIED, RESOURCE_EXHAUSTED } = status;
+    expect(codes).toEqual(Array.from({ length: 8 }, (_, n) => (n < 3 ? PERMISSION_DENIED : RESOURCE_EXHAUSTED)));
+    // Another stranger, and who is configured, are counted by themselves.
+    const other = await failureOf(connect(await authority.issue('stranger')).ask('GetNodeInfo'));
+    expect(other.code).toBe(PERMISSION_DENIED);
+    expect((await connect(operator).ask('GetNodeInfo')).node).toBe('node-a');
+    expect(started.audit().map(({ level, code }) => [level, code])).toEqual([
+      ...Array.from({ length: 3 }, () => [30, 'PERMISSION_DENIED']),
+      ...Array.from({ length: 5 }, () => [20, 'RESOURCE_EXHAUSTED']),
+      [30, 'PERMISSION_DENIED'],
+      [30, 'OK'],
+    ]);
+    expect(started.ended.filter(({ code }) => code === 'RESOURCE_EXHAUSTED')).toHaveLength(5);
   });
 
   it('asks for the configured names at each call', async () => {
