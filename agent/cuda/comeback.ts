@@ -4,6 +4,7 @@ import { asSnapshotError, type SnapshotError } from '../errors.ts';
 import type { CudaCalls, CudaProcess, CudaState } from './calls.ts';
 import { CudaError } from './driver-errors.ts';
 import type { CudaLimits } from './limits.ts';
+import { forSameProcess } from './same-process.ts';
 
 /** How the way back of one process ended. */
 export interface Comeback {
@@ -61,7 +62,7 @@ class WayBack {
   #isSilent = false;
 
   constructor(request: ComebackRequest, process: CudaProcess) {
-    this.#request = request;
+    this.#request = { ...request, calls: forSameProcess(request.calls, request.procRoot) };
     this.#process = process;
     this.#busyUntilMs = request.cutOff?.busyUntilMs ?? 0;
     this.#patientUntilMs = performance.now() + request.limits.patienceMs;

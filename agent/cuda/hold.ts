@@ -7,6 +7,7 @@ import { bringBack, type Comeback } from './comeback.ts';
 import { CudaError } from './driver-errors.ts';
 import type { CudaLimits } from './limits.ts';
 import { leftoverProblems, lookAgain } from './processes.ts';
+import { forSameProcess } from './same-process.ts';
 import { type DeviceUsage, totalBytes } from './usage.ts';
 
 export interface HoldRequest {
@@ -46,6 +47,7 @@ interface Held {
  */
 export class CudaHold {
   readonly #request: HoldRequest;
+  readonly #calls: CudaCalls;
   readonly #held: Held[] = [];
   /** Calls that were made last; never rejects. */
   #underWay: Promise<unknown> = Promise.resolve();
@@ -56,6 +58,7 @@ export class CudaHold {
 
   constructor(request: HoldRequest) {
     this.#request = request;
+    this.#calls = forSameProcess(request.calls, request.procRoot);
   }
 
   get processes(): readonly CudaProcess[] {
@@ -141,7 +144,7 @@ export class CudaHold {
   async #lockOne(held: Held): Promise<void> {
     const { lockTimeoutMs, callMs } = this.#limits;
     try {
-      await this.#request.calls.lock(held.process, lockTimeoutMs, lockTimeoutMs + callMs);
+      await this.#calls.lock(held.process, lockTimeoutMs, lockTimeoutMs + callMs);
     } catch (error) {
       // A lock whose caller died may come about until its own time is over. Only the worker knew when that began.
       const busyUntilMs = performance.now() + lockTimeoutMs;
@@ -153,7 +156,7 @@ export class CudaHold {
   async #checkpointOne(held: Held): Promise<void> {
     const { moveMs } = this.#limits;
     try {
-      await this.#request.calls.checkpoint(held.process, moveMs);
+      await this.#calls.checkpoint(held.process, moveMs);
       held.isCheckpointed = true;
     } catch (error) {
       if (isCutOff(error)) held.cutOff = { lockUntilMs: 0, busyUntilMs: performance.now() + moveMs };

@@ -5,6 +5,7 @@ import { type GpuPair, mapDevices } from '../cuda/device-map.ts';
 import { mebibytes } from '../cuda/gpus.ts';
 import { cudaLimits } from '../cuda/limits.ts';
 import type { Revival } from '../cuda/revival.ts';
+import { forSameProcess } from '../cuda/same-process.ts';
 import { asSnapshotError, type Reason, SnapshotError } from '../errors.ts';
 import type { ArtifactRecord } from '../store/record.ts';
 import type { AgentContext } from './context.ts';
@@ -102,7 +103,8 @@ export function revivalOf(context: AgentContext, record: ArtifactRecord, { byInn
     return { id, innerPid, comm: 'restored' };
   });
   const limits = cudaLimits(context.config.cuda, deviceBytesOf(record));
-  return { calls: cudaCalls(context.cuda), limits, processes };
+  const calls = forSameProcess(cudaCalls(context.cuda), context.config.host.procRoot);
+  return { calls, limits, processes };
 }
 
 /** Device memory that is to come back. */

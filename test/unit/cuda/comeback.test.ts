@@ -91,6 +91,19 @@ describe('the way back of a CUDA process', () => {
     expect(driver.asked).toEqual([]);
   });
 
+  it.each(['checkpointed', 'locked'] as const)(
+    'leaves another process that got its PID meanwhile %s',
+    async (state) => {
+      const process = driver.add(10, { state });
+      driver.before = async (call) => {
+        if (call === 'state') await procfs.add({ pid: 10, start: 2000 });
+      };
+      expect(await back(process)).toMatchObject({ end: 'gone' });
+      expect(driver.asked).toEqual(['state 10']);
+      expect(driver.states()).toEqual({ 10: state });
+    },
+  );
+
   it('is not known where the driver cannot be asked', async () => {
     driver.faultAt = () => 'died';
     const began = performance.now();

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { gpuUsers } from '../../../agent/container/gpu-users.ts';
 import { readTree } from '../../../agent/container/tree.ts';
-import type { CudaProcess } from '../../../agent/cuda/calls.ts';
+import type { CudaProcess, CudaState } from '../../../agent/cuda/calls.ts';
 import type { CudaCall } from '../../../agent/cuda/driver-errors.ts';
 import { CudaHold } from '../../../agent/cuda/hold.ts';
 import type { CudaLimits } from '../../../agent/cuda/limits.ts';
@@ -199,6 +199,71 @@ describe('a hold on CUDA processes', () => {
     const cancelled = AbortSignal.abort(new Error('cancelled'));
     await expect(hold.checkpoint(cancelled)).rejects.toThrow('cancelled');
     expect(order('checkpoint')).toEqual([]);
+  });
+});
+
+describe('another process that got the PID', () => {
+  const START = 5000;
+  /** The process ended; what has its PID runs, and is a CUDA process too. */
+  const replace = async (pid: number, state: CudaState = 'running') => {
+    driver.processes.set(pid, { state });
+    await show(pid, { start: START });
+  };
+
+  it('is not locked where it is there before the call', async () => {
+    const { processes, hold } = await tree(10, 11);
+    await replace(11);
+    // Whatever is found anew is none of this test's.
+    driver.faultAt = (call) => (call === 'restore-thread' ? 'refused' : undefined);
+    await hold.lock(processes, never);
+    expect(order('lock')).toEqual(['lock 10']);
+    expect(hold.processes.map(({ id }) => id.pid)).toEqual([10]);
+    await hold.release();
+    expect(driver.states()).toEqual({ 10: 'running', 11: 'running' });
+  });
+
+  it.each([undefined, 'died-after', 'hung-after'] as const)(
+    'is unlocked again where it came in the middle of the call (%s)',
+    async (fault) => {
+      const { processes, hold } = await tree(10, 11);
+      driver.before = async (call, pid) => {
+        if (call === 'lock' && pid === 11) await replace(11);
+      };
+      driver.faultAt = (call, pid) => {
+        if (call === 'restore-thread') return 'refused';
+        return call === 'lock' && pid === 11 ? fault : undefined;
+      };
+      await hold.lock(processes, never);
+      expect(hold.processes.map(({ id }) => id.pid)).toEqual([10]);
+      expect(driver.states()).toEqual({ 10: 'locked', 11: 'running' });
+      await hold.release();
+      expect(driver.states()).toEqual({ 10: 'running', 11: 'running' });
+    },
+  );
+
+  it('is not checkpointed, though it is locked, and stays so', async () => {
+    const { processes, hold } = await tree(10, 11);
+    await hold.lock(processes, never);
+    await replace(11, 'locked');
+    await procfs.write('11/maps', '');
+    driver.faultAt = (call) => (call === 'restore-thread' ? 'refused' : undefined);
+    await hold.checkpoint(never);
+    expect(order('checkpoint')).toEqual(['checkpoint 10']);
+    await hold.release();
+    expect(driver.states()).toEqual({ 10: 'running', 11: 'locked' });
+  });
+
+  it('gets its memory back where it came in the middle of a checkpoint', async () => {
+    const { processes, hold } = await tree(10, 11);
+    await hold.lock(processes, never);
+    driver.faultAt = (call) => (call === 'restore-thread' ? 'refused' : undefined);
+    driver.before = async (call, pid) => {
+      if (call === 'checkpoint' && pid === 11) await replace(11, 'locked');
+      if (call === 'checkpoint') await clear(pid);
+    };
+    await hold.checkpoint(never);
+    await hold.release();
+    expect(driver.states()).toEqual({ 10: 'running', 11: 'locked' });
   });
 });
 
