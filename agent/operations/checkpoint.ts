@@ -211,6 +211,8 @@ async function capture(
       : {
           name: 'stop',
           deadlineMs: comebackMs,
+          // Its container has ended, or does now.
+          cancel: 'too-late',
           run: async () => {
             if (provesFirst()) {
               await comeBack(hold.get());
