@@ -77,7 +77,7 @@ async function readAccess({ cluster, user, tokenFile }: Identity, plugin: ExecAu
     fileOrData(cluster.caFile, cluster.caData),
     fileOrData(user.certFile, user.certData),
     fileOrData(user.keyFile, user.keyData),
-    tokenFile === undefined ? user.token : readCredential(tokenFile),
+    tokenFile === undefined ? user.token : readToken(tokenFile),
   ]);
   const fromPlugin = plugin.isAuthProvider(user) ? await runPlugin(plugin, user) : {};
   return {
@@ -188,6 +188,13 @@ function serverOf(cluster: Cluster): URL {
 async function fileOrData(file: string | undefined, data: string | undefined): Promise<string | undefined> {
   if (file) return readCredential(file);
   return data ? Buffer.from(data, 'base64').toString() : undefined;
+}
+
+/** An empty file is one that is being written: with no token at all the server would take us for nobody, and say 403 instead of 401. */
+async function readToken(path: string): Promise<string> {
+  const token = await readCredential(path);
+  if (token.trim() === '') throw unusable(`${path} is empty`);
+  return token;
 }
 
 async function readCredential(path: string): Promise<string> {

@@ -176,6 +176,20 @@ describe('a client from a kubeconfig', () => {
   });
 });
 
+it('an empty token file is one that is being written: nothing is sent, and the next call reads it again', async () => {
+  await writeFile(join(dir, 'token'), '');
+  const kube = await openKube(await kubeconfig({ user: { tokenFile: 'token' } }));
+  opened.push(kube);
+  const ask = () => kube.request({ method: 'GET', path: '/version' });
+  const failure = { reason: 'Credentials', message: expect.stringContaining('is empty') as string };
+  const before = seen.length;
+  await expect(ask()).rejects.toMatchObject(failure);
+  expect(seen.length).toBe(before);
+  await writeFile(join(dir, 'token'), 'abc');
+  await ask();
+  expect(seen.at(-1)).toBe('Bearer abc, no certificate');
+});
+
 describe('a client in a pod', () => {
   it('uses the address, authority and token that every pod is given', async () => {
     const serviceAccountDir = join(dir, 'account');
