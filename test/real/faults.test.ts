@@ -11,7 +11,7 @@ import type { Container, JsonLine } from './environment/container.ts';
 import { eventually } from './environment/host.ts';
 import { IMAGES } from './environment/images.ts';
 import { workload } from './environment/pod.ts';
-import { processes } from './environment/processes.ts';
+import { type ProcessView, processes } from './environment/processes.ts';
 import { Gates } from './gates.ts';
 import {
   artifactPath,
@@ -197,7 +197,11 @@ describe('the agent is killed in a checkpoint, in step', () => {
       await agent.start();
       await eventually(
         'CRIU',
-        () => (processes().some(({ command }) => command.startsWith('/usr/sbin/criu dump')) ? true : undefined),
+        () => {
+          const isOurs = ({ command, cgroups }: ProcessView) =>
+            command.startsWith('/usr/sbin/criu dump') && cgroups.includes(basename(cluster.directory));
+          return processes().some(isOurs) || undefined;
+        },
         { everyMs: 1, timeoutMs: 60_000 },
       );
       await new Promise((done) => setTimeout(done, delayMs));
