@@ -19,7 +19,7 @@ import { say } from './terminal.ts';
 import { benchWatch } from './watch.ts';
 
 const PARTS = ['operations', 'watch'] as const;
-const USAGE = `usage: run.ts [--only operations|watch] [--sizes 300,2048] [--repetitions 5] [--rounds 10]
+const USAGE = `usage: run.ts [--only operations|watch] [--sizes 300,2048] [--repetitions 5] [--rounds 20]
 
 operations: checkpoint and restore by the agent, by plain CRIU and by runc, one after the other in every repetition.
 watch:      how soon the agent begins what the Kubernetes API tells of, and what it uses, with 500 pods on the node.
@@ -33,7 +33,7 @@ async function main(): Promise<void> {
       only: { type: 'string' },
       sizes: { type: 'string', default: '300,2048' },
       repetitions: { type: 'string', default: '5' },
-      rounds: { type: 'string', default: '10' },
+      rounds: { type: 'string', default: '20' },
       help: { type: 'boolean', default: false },
     },
   });
@@ -46,8 +46,8 @@ async function main(): Promise<void> {
   const [repetitions, rounds] = [Number(values.repetitions), Number(values.rounds)];
   const isCount = (number: number) => Number.isInteger(number) && number > 0;
   const isKnown = only === undefined || PARTS.some((part) => part === only);
-  // A trend needs three.
-  if (!isKnown || ![...sizes, repetitions].every(isCount) || !isCount(rounds - 2)) throw new Error(USAGE);
+  // A trend needs three, and is looked for in half of them.
+  if (!isKnown || ![...sizes, repetitions].every(isCount) || !isCount(rounds - 5)) throw new Error(USAGE);
   if (only !== 'watch') await inCluster((cluster) => benchOperations(cluster, sizes, repetitions));
   if (only !== 'operations')
     await inCluster(async (cluster) => keepWatch(await machineFacts(), await benchWatch(cluster, rounds)));

@@ -63,19 +63,19 @@ function usageTable(usages: readonly Usage[]): string {
 
 function conclusions(usages: readonly Usage[]): string[] {
   const rounds = usages.filter(({ updates }) => updates > 0);
+  // In the first half V8 still compiles what is called often, and finds out how much room it needs.
+  const settled = rounds.slice(Math.floor(rounds.length / 2));
   const idle = usages.filter(({ when }) => when.startsWith('idle'));
   const sum = (of: readonly Usage[], pick: (usage: Usage) => number) => of.reduce((all, one) => all + pick(one), 0);
   const peak = Math.max(...usages.map(({ peakRss }) => peakRss));
   const perUpdate = sum(rounds, ({ cpuUsed }) => cpuUsed) / sum(rounds, ({ updates }) => updates);
   const whileIdle = sum(idle, (one) => one.cpuUsed + one.childrenCpuUsed) / sum(idle, ({ seconds }) => seconds);
-  const [rss, least] = [
-    trend(rounds.map((one) => one.rss)),
-    trend(rounds.map(({ leastHeap = Number.NaN }) => leastHeap)),
-  ];
+  const rss = trend(settled.map((one) => one.rss));
+  const least = trend(settled.map(({ leastHeap = Number.NaN }) => leastHeap));
   return [
     `RSS at its most ${megabytes(peak)} MB; goal under ${RSS_GOAL / 1e6} MB: ${verdict(peak < RSS_GOAL)}.`,
-    `Growth from round to round, by least squares: RSS ${growth(rss)}, least heap ${growth(least)}.`,
-    `Goal none: the least heap, by twice the standard error: ${verdict(least.slope <= 2 * least.standardError)}.`,
+    `Growth from round to round in the second half of them, by least squares: RSS ${growth(rss)}, least heap ${growth(least)}.`,
+    `Goal none, of the least heap, by twice the standard error: ${verdict(least.slope <= 2 * least.standardError)}.`,
     `CPU: ${(perUpdate * 1e6).toFixed(0)} microseconds for an update, ${(whileIdle * 100).toFixed(1)} % of a processor while idle.`,
   ];
 }
