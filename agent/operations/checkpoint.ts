@@ -211,7 +211,6 @@ async function capture(
       : {
           name: 'stop',
           deadlineMs: comebackMs,
-          // Its container has ended, or does now.
           cancel: 'too-late',
           run: async () => {
             if (provesFirst()) {
@@ -266,9 +265,7 @@ async function capture(
     {
       name: 'release',
       cancel: 'too-late',
-      run: async () => {
-        if (leaveRunning) await releaseWorker(context, target);
-      },
+      run: () => (leaveRunning ? releaseWorker(context, target) : Promise.resolve()),
     },
   ];
   const result = await runSteps(steps, {
