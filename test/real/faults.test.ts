@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { LABELS, SENTINELS } from '../../contract/keys.ts';
 import type { Agent } from './environment/agent.ts';
 import { Cluster, type Volume } from './environment/cluster.ts';
@@ -123,6 +123,12 @@ async function expectRuns(container: Container): Promise<void> {
   expect(await container.check()).toMatchObject({ check: 'ok' });
 }
 
+/** What was there when the test began: each test answers for itself. */
+let earlier = new Set<number>();
+beforeEach(() => {
+  earlier = new Set(processes().map(({ pid }) => pid));
+});
+
 /** Processes that an agent leaves behind: CRIU, helpers. What the running agent started, and what that started, is none. */
 function orphans(): string[] {
   const all = processes();
@@ -134,7 +140,7 @@ function orphans(): string[] {
       .filter(({ command }) => /\/opt\/faults\/|\/usr\/sbin\/criu/.test(command))
       // Other clusters of this machine have agents of their own.
       .filter(({ cgroups }) => cgroups.includes(basename(cluster.directory)))
-      .filter(({ pid }) => !agent.running || !isOfAgent(pid))
+      .filter(({ pid }) => !earlier.has(pid) && (!agent.running || !isOfAgent(pid)))
       .map(({ pid, parent, state, command }) => `${pid} of ${parent} ${state} ${command}`)
   );
 }
