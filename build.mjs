@@ -1,10 +1,10 @@
-// Bundles the agent into one file, so that the image carries no package tree. Without blanks and comments it takes 5 MB less of the
+// Bundles each program into one file, so that images carry no package tree. Without blanks and comments it takes 5 MB less of the
 // agent's memory, and names stay: stack traces can be read. Their lines are found with the map, which is not in the image: Node.js would
 // hold all of it in memory, 70 MB.
 import { build } from 'esbuild';
 
 await build({
-  entryPoints: { 'agent/snapshot-agent': 'agent/main.ts' },
+  entryPoints: { 'agent/snapshot-agent': 'agent/main.ts', 'snapshotctl/snapshotctl': 'snapshotctl/main.ts' },
   outdir: 'dist',
   outExtension: { '.js': '.mjs' },
   bundle: true,

@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import { VERSION } from '../contract/version.ts';
 import { startGrpc } from './api/grpc.ts';
 import { startHttp } from './api/http.ts';
 import type { Metrics } from './api/metrics.ts';
@@ -6,7 +7,6 @@ import { startTracing } from './api/tracing.ts';
 import type { LiveConfig } from './config.ts';
 import { FINAL_STATES, type Operations } from './operations/operation.ts';
 import type { AgentService } from './operations/service.ts';
-import { AGENT_VERSION } from './version.ts';
 
 /** Closes a door; resolves when nobody is in it any more. */
 export type Close = () => Promise<void>;
@@ -31,7 +31,7 @@ export async function openHttp({ live, log, readiness, metrics }: DoorInput): Pr
 /** Traces of the operations that end, where somebody collects them. */
 export async function openTracing({ live, log }: DoorInput, operations: Operations): Promise<Close> {
   const { nodeName, tracing } = live.current();
-  const sender = await startTracing({ endpoint: tracing.endpoint, node: nodeName, version: AGENT_VERSION, log });
+  const sender = await startTracing({ endpoint: tracing.endpoint, node: nodeName, version: VERSION, log });
   operations.onChange(({ view }) => {
     if (FINAL_STATES.has(view.state)) sender.operationEnded(view);
   });

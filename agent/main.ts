@@ -1,13 +1,13 @@
 import { parseArgs } from 'node:util';
 import { pino } from 'pino';
+import { VERSION } from '../contract/version.ts';
 import { loadConfig } from './config.ts';
 import { originalKeyWarnings } from './config-original.ts';
 import { watchConfig } from './config-reload.ts';
 import { asSnapshotError } from './errors.ts';
 import { serve } from './serve.ts';
-import { AGENT_VERSION } from './version.ts';
 
-const USAGE = `snapshot-agent ${AGENT_VERSION}: checkpoints and restores the containers of this node's annotated pods
+const USAGE = `snapshot-agent ${VERSION}: checkpoints and restores the containers of this node's annotated pods
 
 usage: snapshot-agent [--config FILE]
 
@@ -24,7 +24,7 @@ async function main(): Promise<number> {
     options: { config: { type: 'string' }, version: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
   });
   if (values.help || values.version) {
-    process.stdout.write(values.help ? USAGE : `${AGENT_VERSION}\n`);
+    process.stdout.write(values.help ? USAGE : `${VERSION}\n`);
     return 0;
   }
   const path = values.config ?? '/etc/snapshot/config.yaml';

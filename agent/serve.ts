@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { Logger } from 'pino';
+import { VERSION } from '../contract/version.ts';
 import { type Agent, newAgent } from './agent.ts';
 import { newMetrics, type ScrapeSources } from './api/metrics.ts';
 import type { EventMetrics } from './api/metrics-events.ts';
@@ -24,7 +25,6 @@ import { newRequests, resumeRequests } from './operations/requests.ts';
 import { openRetention, runRetention } from './operations/retention.ts';
 import type { Capability } from './operations/service.ts';
 import { loadRecordKeys } from './store/key.ts';
-import { AGENT_VERSION } from './version.ts';
 import { newFileHints } from './watch/file-hints.ts';
 import { openRuntime, type Runtime } from './watch/runtime.ts';
 import type { PodSource } from './watch/source.ts';
@@ -52,7 +52,7 @@ export async function serve({ config, follow, log }: ServeInput, signal: AbortSi
   const node = await readNode(config, native);
   const runtime = openRuntime(socketPath(config));
   const version = await runtime.version();
-  const metrics = newMetrics({ version: AGENT_VERSION, criu: node.criu, kernel: node.kernel, runtime: version });
+  const metrics = newMetrics({ version: VERSION, criu: node.criu, kernel: node.kernel, runtime: version });
   const live = follow(metrics.events.configReloaded);
   let readiness: () => readonly string[] = () => STARTING;
   const ready = (say: () => readonly string[]) => {
@@ -176,7 +176,7 @@ async function attend(
   const closeGrpc = await openGrpc(doors, { service, operations: registry });
   // From the signal on no work is taken any more, however long what is under way goes on.
   parts.ready(() => (signal.aborted ? STOPPING : [pods.staleReason() ?? []].flat()));
-  log.info({ version: AGENT_VERSION, runtime: runtimeVersion, criu: node.criu, kernel: node.kernel }, 'started');
+  log.info({ version: VERSION, runtime: runtimeVersion, criu: node.criu, kernel: node.kernel }, 'started');
   void runRetention(state.retention, retentionSetup, {
     intervalMs: () => live.current().retention.intervalSeconds * 1000,
     onVolume: (volumeWork) => onOwnVolume(context, volumeWork),

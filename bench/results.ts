@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { AGENT_VERSION } from '../agent/version.ts';
+import { VERSION } from '../contract/version.ts';
 import { AGENT_ROOT, host } from '../test/real/environment/host.ts';
 import { type Measured, report, type Summary, summarise, YARDSTICK } from './report.ts';
 import type { WatchResults } from './watch.ts';
@@ -71,7 +71,7 @@ export async function machineFacts() {
     memoryBytes: totalmem(),
     kernel: release(),
     loadAtStart: { one, five, fifteen },
-    agent: AGENT_VERSION,
+    agent: VERSION,
     commit: await version('git', 'rev-parse', 'HEAD').catch(() => ''),
     criu: readFileSync(`${AGENT_ROOT}.stamp`, 'utf8').trim().split('\n').at(-1) ?? '',
     runc: await version('runc', '--version'),

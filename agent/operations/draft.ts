@@ -1,9 +1,9 @@
+import { VERSION } from '../../contract/version.ts';
 import { controlDir } from '../container/control.ts';
 import type { CudaProcess } from '../cuda/calls.ts';
 import type { DeviceUsage } from '../cuda/usage.ts';
 import type { CheckpointWanted } from '../plan/decide.ts';
 import type { RecordDraft } from '../store/publish.ts';
-import { AGENT_VERSION } from '../version.ts';
 import type { Subject } from './capture.ts';
 import type { AgentContext, OperationRequest } from './context.ts';
 import type { CudaSubject } from './cuda-subject.ts';
@@ -32,7 +32,7 @@ export function draftRecord(
     operationId: request.operationId,
     traceId: request.traceId,
     createdAt: new Date().toISOString(),
-    agent: { version: AGENT_VERSION },
+    agent: { version: VERSION },
     source: {
       node: node.name,
       namespace: pod.namespace,

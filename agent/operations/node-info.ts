@@ -1,5 +1,5 @@
+import { VERSION } from '../../contract/version.ts';
 import type { Config } from '../config.ts';
-import { AGENT_VERSION } from '../version.ts';
 import type { NodeFacts } from './node.ts';
 import type { Capability, NodeInfo } from './service.ts';
 
@@ -12,7 +12,7 @@ export function nodeInfoOf(
   const { accessMode, basePath } = config.storage;
   return {
     node: node.name,
-    agentVersion: AGENT_VERSION,
+    agentVersion: VERSION,
     bootId: node.bootId,
     arch: node.arch,
     kernel: node.kernel,

@@ -4,8 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { parseConfig } from '../../agent/config.ts';
 import { ORIGINAL_KEYS } from '../../agent/config-original.ts';
 import { ERRORS } from '../../agent/errors.ts';
-import { AGENT_VERSION } from '../../agent/version.ts';
 import * as keys from '../../contract/keys.ts';
+import { VERSION } from '../../contract/version.ts';
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const read = (path: string) => readFileSync(join(ROOT, path), 'utf8');
@@ -155,5 +155,5 @@ describe('links', () => {
 });
 
 it('the agent says the version of the package', () => {
-  expect(JSON.parse(read('package.json'))).toMatchObject({ version: AGENT_VERSION });
+  expect(JSON.parse(read('package.json'))).toMatchObject({ version: VERSION });
 });

@@ -2,10 +2,10 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { describe, expect, it } from 'vitest';
 
-/** Which rooms a room may import from: those of agent/, and two that other programs use as well. `types`: only what is erased. */
+/** Which rooms a room may import from: those of agent/, those of the other programs with their name before it, and what all use. `types`: only what is erased. */
 const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: readonly string[] }>> = {
   'main.ts': {
-    values: ['serve.ts', 'config.ts', 'config-original.ts', 'config-reload.ts', 'errors.ts', 'version.ts'],
+    values: ['serve.ts', 'config.ts', 'config-original.ts', 'config-reload.ts', 'errors.ts', 'contract'],
   },
   'serve.ts': {
     values: [
@@ -19,11 +19,11 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
       'host',
       'operations',
       'store',
-      'version.ts',
       'watch',
+      'contract',
     ],
   },
-  'doors.ts': { values: ['api', 'operations', 'version.ts'], types: ['config.ts'] },
+  'doors.ts': { values: ['api', 'operations', 'contract'], types: ['config.ts'] },
   'agent.ts': { values: ['errors.ts', 'operations', 'plan', 'contract'], types: ['watch'] },
   api: { values: ['errors.ts', 'contract', 'operations'], types: ['store'] },
   cluster: {
@@ -33,7 +33,7 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
   watch: { values: ['errors.ts', 'contract', 'kube'] },
   plan: { values: ['contract'] },
   operations: {
-    values: ['container', 'criu', 'cuda', 'store', 'host', 'errors.ts', 'version.ts', 'contract', 'plan'],
+    values: ['container', 'criu', 'cuda', 'store', 'host', 'errors.ts', 'contract', 'plan'],
     types: ['watch', 'config.ts'],
   },
   container: { values: ['errors.ts', 'contract'], types: ['host'] },
@@ -48,9 +48,16 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
   'config-services.ts': { values: [] },
   'config-original.ts': { values: [] },
   'errors.ts': { values: [] },
-  'version.ts': { values: [] },
   contract: { values: [] },
   kube: { values: [] },
+  'snapshotctl/main.ts': { values: ['snapshotctl/cli.ts', 'snapshotctl/terminal.ts'] },
+  'snapshotctl/cli.ts': {
+    values: ['snapshotctl/commands', 'snapshotctl/failure.ts', 'contract'],
+    types: ['snapshotctl/terminal.ts'],
+  },
+  'snapshotctl/commands': { values: [], types: ['snapshotctl/terminal.ts'] },
+  'snapshotctl/failure.ts': { values: [] },
+  'snapshotctl/terminal.ts': { values: [] },
 };
 
 interface Import {
@@ -60,7 +67,8 @@ interface Import {
 }
 
 const OUTSIDE = ['contract', 'kube'];
-const files = ['agent', ...OUTSIDE].flatMap((top) =>
+const PROGRAMS = ['agent', 'snapshotctl'];
+const files = [...PROGRAMS, ...OUTSIDE].flatMap((top) =>
   readdirSync(top, { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.ts'))
     .map((name) => join(top, name)),
@@ -82,9 +90,10 @@ function importsOf(file: string): Import[] {
 
 const roomOf = (path: string) => {
   const [top = '', next = path] = path.split('/');
-  return OUTSIDE.includes(top) ? top : next;
+  if (OUTSIDE.includes(top)) return top;
+  return top === 'agent' ? next : `${top}/${next}`;
 };
-const isOwn = (path: string) => path.startsWith('agent/') || OUTSIDE.some((top) => path.startsWith(`${top}/`));
+const isOwn = (path: string) => [...PROGRAMS, ...OUTSIDE].some((top) => path.startsWith(`${top}/`));
 const importersOf = (library: RegExp) => [
   ...new Set(imports.filter(({ target }) => library.test(target)).map(({ file }) => file)),
 ];
