@@ -30,6 +30,8 @@ interface WatchRequest {
 
 export interface KubeClient {
   readonly server: string;
+  /** The namespace that the kubeconfig's context or the pod's service account stands for, if any. */
+  readonly namespace: string | undefined;
   /** The answer's JSON. Throws KubeError; where the signal ended it, the signal's reason. */
   request<T>(request: KubeRequest): Promise<T>;
   /** Follows one stream of lines until the server ends it cleanly, between two lines. Throws as `request` does. */
@@ -55,6 +57,7 @@ export async function openKube(options: KubeOptions = {}): Promise<KubeClient> {
   };
   return {
     server: credentials.server.origin,
+    namespace: credentials.namespace,
     request: <T>(request: KubeRequest) => {
       const call = `${request.method} ${request.path}`;
       const guard = guardCall(call, { ms: request.timeoutMs ?? TIMEOUT_MS, reason: 'TimedOut' }, request.signal);

@@ -37,6 +37,8 @@ export interface Access {
 
 export interface Credentials {
   readonly server: URL;
+  /** The namespace that the context names, or the one of the pod; undefined where there is none. */
+  readonly namespace: string | undefined;
   /** Files are read again after a minute, so that rotated tokens and certificates are seen. */
   access(): Promise<Access>;
   /** The next access reads everything again: the server refused what we had. */
@@ -47,7 +49,7 @@ export interface Credentials {
 export async function openCredentials(options: AccessOptions): Promise<Credentials> {
   const identity =
     options.kubeconfigPath === undefined
-      ? inCluster(options.serviceAccountDir ?? SERVICE_ACCOUNT_DIR)
+      ? await inCluster(options.serviceAccountDir ?? SERVICE_ACCOUNT_DIR)
       : await fromKubeconfig(options.kubeconfigPath, options.context);
   const server = serverOf(identity.cluster);
   let known: { readonly access: Promise<Access>; readonly atMs: number } | undefined;
@@ -60,6 +62,7 @@ export async function openCredentials(options: AccessOptions): Promise<Credentia
   };
   return {
     server,
+    namespace: identity.namespace,
     access: () => {
       if (known === undefined || performance.now() - known.atMs > REREAD_MS) {
         const access = readAccess(identity, plugin);
@@ -112,9 +115,10 @@ interface Identity {
   readonly cluster: Cluster;
   readonly user: User;
   readonly tokenFile: string | undefined;
+  readonly namespace: string | undefined;
 }
 
-function inCluster(dir: string): Identity {
+async function inCluster(dir: string): Promise<Identity> {
   const { KUBERNETES_SERVICE_HOST: host, KUBERNETES_SERVICE_PORT: port = '443' } = process.env;
   if (!host) throw unusable('not in a cluster: KUBERNETES_SERVICE_HOST is not set; give the path of a kubeconfig');
   const server = `https://${isIPv6(host) ? `[${host}]` : host}:${port}`;
@@ -122,6 +126,7 @@ function inCluster(dir: string): Identity {
     cluster: { name: 'cluster', server, caFile: `${dir}/ca.crt`, skipTLSVerify: false },
     user: { name: 'service-account' },
     tokenFile: `${dir}/token`,
+    namespace: (await readFile(`${dir}/namespace`, 'utf8').catch(() => '')).trim() || undefined,
   };
 }
 
@@ -148,6 +153,7 @@ async function fromKubeconfig(path: string, contextName: string | undefined): Pr
       cluster: { ...restOfCluster, ...optional('caFile', absolute(caFile)) },
       user: { ...restOfUser, ...optional('certFile', absolute(certFile)), ...optional('keyFile', absolute(keyFile)) },
       tokenFile,
+      namespace: context.namespace || undefined,
     };
   } catch (cause) {
     throw unusable(`kubeconfig ${path}: ${cause instanceof Error ? cause.message : String(cause)}`, cause);

@@ -1,0 +1,51 @@
+import { existsSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { type Command, Option } from 'commander';
+import { type KubeClient, openKube } from '../kube/client.ts';
+import { KubeError } from '../kube/error.ts';
+import { CommandError } from './failure.ts';
+import type { Terminal } from './terminal.ts';
+
+/** The flags of every command that speaks to a cluster, as commander hands them over. */
+export interface ClusterFlags {
+  readonly kubeconfig?: string;
+  readonly kubeContext?: string;
+  readonly namespace?: string;
+}
+
+export interface Cluster {
+  readonly kube: KubeClient;
+  /** What a command works in where nothing nearer says so: the flag, else the context's namespace, else "default". */
+  readonly namespace: string;
+}
+
+/** Adds `--kubeconfig`, `--kube-context` and `--namespace` to a command. */
+export function withClusterFlags(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--kubeconfig <file>', 'kubeconfig; default: $KUBECONFIG, ~/.kube/config, the pod it runs in'),
+    )
+    .addOption(new Option('--kube-context <name>', 'context of the kubeconfig; default: its current one'))
+    .addOption(new Option('-n, --namespace <name>', "namespace; default: the context's, else default"));
+}
+
+/** Opens the cluster that the flags mean. Throws CommandError where no kubeconfig is to be had or it is no good. */
+export async function openCluster(flags: ClusterFlags, { env }: Pick<Terminal, 'env'>): Promise<Cluster> {
+  const kubeconfigPath = flags.kubeconfig ?? kubeconfigOf(env);
+  try {
+    const kube = await openKube({ kubeconfigPath, context: flags.kubeContext });
+    return { kube, namespace: flags.namespace ?? kube.namespace ?? 'default' };
+  } catch (cause) {
+    if (!(cause instanceof KubeError)) throw cause;
+    throw new CommandError('usage', `no cluster: ${cause.message}`, { cause });
+  }
+}
+
+/** The file that kubectl would take, or undefined for that of the pod. Of several in KUBECONFIG the first that exists: they are not merged. */
+function kubeconfigOf(env: Terminal['env']): string | undefined {
+  const named = (env['KUBECONFIG'] ?? '').split(delimiter).filter((path) => path !== '');
+  if (named.length > 0) return named.find((path) => existsSync(path)) ?? named[0];
+  const usual = join(env['HOME'] ?? homedir(), '.kube', 'config');
+  return existsSync(usual) || !env['KUBERNETES_SERVICE_HOST'] ? usual : undefined;
+}
