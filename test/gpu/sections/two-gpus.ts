@@ -23,6 +23,7 @@ export const twoGpus: Section = {
     const pair: Pair = { bench, stand: await bench.startStand(), driver: await bench.openDriver() };
     await swappedContainers(pair);
     await throughHostMemory(pair);
+    await quietRanks(pair);
     await defaultTransports(pair);
     await oneProcess(pair);
     await twoProcesses(pair);
@@ -129,6 +130,35 @@ async function throughHostMemory(pair: Pair): Promise<void> {
     await requireIntact(worker);
     await worker.remove();
   });
+}
+
+/** As an inference worker is when it is ready: the group stands, nothing is under way. The next collective comes after the restore. */
+async function quietRanks({ bench, stand, driver }: Pair): Promise<void> {
+  await bench.report.check(
+    'NCCL through host memory, quiet: moves and reduces again, or is refused by name',
+    async () => {
+      const shmBytes = 2 ** 30;
+      const request = { name: 'nccl-quiet', script: 'nccl_ranks', args: ['host', 'quiet'], shmBytes };
+      const worker = await bench.runWorker(stand, request);
+      const taken = await stand.operations.checkpoint(worker, { id: 'nccl-quiet', after: 'resume' });
+      bench.report.note('NCCL, quiet, checkpoint', outcomeOf(taken));
+      if (!taken.succeeded) {
+        await requireNoArtifact(stand, 'nccl-quiet');
+        const { container } = taken.code === 'CUDA_LOST' ? await ended(worker) : await settled(worker, driver);
+        if (container === 'runs') await requireIntact(worker);
+        await worker.remove();
+        return;
+      }
+      await requireIntact(worker);
+      await worker.remove();
+      const target = await bench.runPlaceholder(stand, { name: 'nccl-quiet-target', shmBytes });
+      const restored = await stand.operations.restore(target, { id: 'nccl-quiet', waitSeconds: 30 });
+      bench.report.note('NCCL, quiet, restore', outcomeOf(restored));
+      requireSuccess(restored, stand.agent);
+      await requireIntact(target);
+      await target.remove();
+    },
+  );
 }
 
 async function checkpointRanks({ bench, stand, driver }: Pair, transports: 'default' | 'host') {

@@ -1,6 +1,7 @@
-"""nccl_ranks.py TRANSPORTS: two ranks of NCCL that reduce in a loop, each on its own GPU, below a process that watches them.
+"""nccl_ranks.py TRANSPORTS [quiet]: two ranks of NCCL that reduce, each on its own GPU, below a process that watches them.
 
-TRANSPORTS is how they reach each other: "default", or "host" for through host memory, so that no GPU reaches into the other.
+TRANSPORTS is how they reach each other: "default", or "host" for through host memory, so that no GPU reaches into the other. They
+reduce in a loop; where they are to be quiet, only when they are asked whether they are well.
 """
 
 import os
@@ -10,18 +11,20 @@ import sys
 import contract
 
 transports = sys.argv[1]
-if len(sys.argv) > 2:
+is_quiet = "quiet" in sys.argv
+if sys.argv[-1].isdigit():
     import torch
     import torch.distributed as dist
 
-    rank = int(sys.argv[2])
+    rank = int(sys.argv[-1])
     torch.cuda.set_device(rank)
     dist.init_process_group("nccl", rank=rank, world_size=2)
-    while True:
+    while not is_quiet or sys.stdin.readline():
         data = torch.full((1 << 20,), float(rank + 1), device="cuda")
         dist.all_reduce(data)
         torch.cuda.synchronize()
         print(data[0].item(), flush=True)
+    sys.exit()
 
 # Without NVLink multicast: a program that uses it can put GPUs that others share out of service. Without libuv in the store that
 # the ranks meet at: it uses io_uring, which no checkpoint can have.
@@ -43,22 +46,40 @@ settings |= {
         "NCCL_RAS_ENABLE": "0",
     },
 }[transports]
-command = [sys.executable, "-u", __file__, transports]
-ranks = [
-    subprocess.Popen([*command, str(rank)], env={**os.environ, **settings}, stdout=subprocess.PIPE) for rank in (0, 1)
-]
-sums = [rank.stdout.readline() for rank in ranks]
+command = [sys.executable, "-u", __file__, *sys.argv[1:]]
+pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+ranks = [subprocess.Popen([*command, str(rank)], env={**os.environ, **settings}, **pipes) for rank in (0, 1)]
+
+
+def reduced():
+    if is_quiet:
+        for rank in ranks:
+            rank.stdin.write(b"\n")
+            rank.stdin.flush()
+    return [rank.stdout.readline() for rank in ranks]
+
+
+sums = reduced()
 if not all(sums):
     sys.exit("a rank ended before its first sum")
 
 
 def step():
     # A rank that stands still lets this stand still too: no line, no tick.
-    for at, rank in enumerate(ranks):
-        sums[at] = rank.stdout.readline()
+    if not is_quiet:
+        sums[:] = reduced()
     return {"sums": [float(one or "nan") for one in sums], "lost": sum(rank.poll() is not None for rank in ranks)}
 
 
-contract.on_check(lambda: {"check": "ok" if all(rank.poll() is None for rank in ranks) else "a rank has ended"})
+
+def verdict():
+    if any(rank.poll() is not None for rank in ranks):
+        return {"check": "a rank has ended"}
+    if is_quiet:
+        sums[:] = reduced()
+    return {"check": "ok" if [float(one or "nan") for one in sums] == [3.0, 3.0] else f"the sums are {sums}"}
+
+
+contract.on_check(verdict)
 contract.announce()
 contract.tick_forever(step, 0.01)
