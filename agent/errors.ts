@@ -132,6 +132,12 @@ export const ERRORS = {
     retryable: false,
     advice: 'The artifact belongs to another namespace: make one in this namespace.',
   },
+  ARTIFACT_TOO_LARGE: {
+    grpc: 'FAILED_PRECONDITION',
+    retryable: false,
+    advice:
+      'An inspection reads only so much. The artifact may be good: VerifyCheckpoint says so, and a restore takes it.',
+  },
   ARTIFACT_UNSAFE: {
     grpc: 'PERMISSION_DENIED',
     retryable: false,

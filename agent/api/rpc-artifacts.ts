@@ -1,7 +1,8 @@
 import type { UntypedServiceImplementation } from '@grpc/grpc-js';
-import { SnapshotError } from '../errors.ts';
+import { type Reason, SnapshotError } from '../errors.ts';
 import { type AgentService, type ArtifactView, type Caller, maySee } from '../operations/service.ts';
-import { type Desk, unary } from './rpc-call.ts';
+import { type CallContext, type Desk, unary } from './rpc-call.ts';
+import { contentsMessage } from './rpc-contents.ts';
 import { InvalidRequest } from './rpc-errors.ts';
 import type { StorageFields } from './rpc-fields.ts';
 import { checkpointMessage, mismatchMessage, nodeMessage } from './rpc-messages.ts';
@@ -9,6 +10,7 @@ import { requireNamespace } from './rpc-operations.ts';
 import {
   type ArtifactMessage,
   artifactRequest,
+  type Check,
   type CheckMessage,
   checkRequest,
   deleteRequest,
@@ -28,27 +30,24 @@ export function artifactCalls(desk: Desk, service: AgentService): UntypedService
   };
   return {
     CheckCompatibility: unary<CheckMessage>(desk, { name: 'CheckCompatibility' }, async (request, context) => {
-      const { kind, ...check } = checkRequest(request);
+      const check = checkRequest(request);
       context.aim({
-        ...check.target,
-        check: kind,
+        ...('target' in check && check.target),
+        check: check.kind === 'artifact' ? 'restore' : check.kind,
         ...('id' in check && { checkpointId: check.id, version: check.version }),
       });
-      requireNamespace(context.caller, check.target.namespace);
+      if ('target' in check) requireNamespace(context.caller, check.target.namespace);
       requireStorage(context.caller, check.storage);
-      const { caller, signal } = context;
-      const reasons =
-        'id' in check
-          ? await hidingForeign(check, () => service.checkRestore(check, caller, signal))
-          : await service.checkCheckpoint(check, caller, signal);
-      return { compatible: reasons.length === 0, mismatches: reasons.map(mismatchMessage) };
+      const { reasons, notChecked } = await answered(service, check, context);
+      const mismatches = reasons.map(mismatchMessage);
+      return { compatible: reasons.length === 0, mismatches, not_checked: notChecked };
     }),
     ListCheckpoints: unary<ListMessage>(desk, { name: 'ListCheckpoints' }, async (request, { caller }) => {
       const list = listCheckpointsRequest(request);
       requireStorage(caller, list.storage);
       const { artifacts, next } = await service.listArtifacts(list, caller);
       const own = artifacts.filter((view) => isOwn(view, caller));
-      return { checkpoints: own.map((view) => checkpointMessage(view, protocol)), next_page_token: next };
+      return { checkpoints: own.map((view) => checkpointMessage(view, protocol, 'listed')), next_page_token: next };
     }),
     GetCheckpoint: unary<ArtifactMessage>(desk, { name: 'GetCheckpoint' }, async (request, { caller, aim }) => {
       const artifact = artifactRequest(request);
@@ -57,6 +56,15 @@ export function artifactCalls(desk: Desk, service: AgentService): UntypedService
       const view = await hidingForeign(artifact, () => service.getArtifact(artifact, caller));
       if (!isOwn(view, caller)) throw notFound(artifact);
       return checkpointMessage(view, protocol);
+    }),
+    InspectCheckpoint: unary<ArtifactMessage>(desk, { name: 'InspectCheckpoint' }, async (request, context) => {
+      const artifact = artifactRequest(request);
+      context.aim({ checkpointId: artifact.id, version: artifact.version });
+      requireStorage(context.caller, artifact.storage);
+      const contents = await hidingForeign(artifact, () =>
+        service.inspectArtifact(artifact, context.caller, context.signal),
+      );
+      return contentsMessage(contents, protocol);
     }),
     VerifyCheckpoint: unary<ArtifactMessage>(desk, { name: 'VerifyCheckpoint' }, async (request, context) => {
       const artifact = artifactRequest(request);
@@ -79,6 +87,21 @@ const NO_WAY = {
   field: 'storage.through',
   problem: 'is required: this agent mounts no volume itself, name a container that does',
 };
+
+/** Asks the service for what a check is about. */
+async function answered(
+  service: AgentService,
+  check: Check,
+  { caller, signal }: Pick<CallContext, 'caller' | 'signal'>,
+): Promise<{ readonly reasons: readonly Reason[]; readonly notChecked: readonly string[] }> {
+  if (check.kind === 'checkpoint')
+    return { reasons: await service.checkCheckpoint(check, caller, signal), notChecked: [] };
+  return await hidingForeign(check, async () =>
+    check.kind === 'restore'
+      ? { reasons: await service.checkRestore(check, caller, signal), notChecked: [] }
+      : await service.checkArtifact(check, caller, signal),
+  );
+}
 
 /** What has no record that can be believed belongs to nobody: only who may see all sees it. */
 function isOwn({ record }: ArtifactView, caller: Caller): boolean {

@@ -1,16 +1,16 @@
 import { ERRORS, type Reason } from '../errors.ts';
 import { FINAL_STATES, type OperationView } from '../operations/operation.ts';
 import type { ArtifactView, NodeInfo } from '../operations/service.ts';
-import type { ArtifactRecord } from '../store/record.ts';
 import { type Failure, statusOf } from './rpc-errors.ts';
 import type { Protocol } from './rpc-protocol.ts';
+import { recordMessage, timestamp } from './rpc-record.ts';
 
 /* The domain as messages of proto/agent.proto. What is undefined here is left unset there. */
 
-type Encoder = Pick<Protocol, 'encode'>;
+export type Encoder = Pick<Protocol, 'encode'>;
 
 /** `queued` is OPERATION_STATE_QUEUED: names of enums in proto begin with the enum's. */
-const named = (prefix: string, value: string) => `${prefix}_${value.toUpperCase().replaceAll('-', '_')}`;
+export const named = (prefix: string, value: string) => `${prefix}_${value.toUpperCase().replaceAll('-', '_')}`;
 
 export function operationMessage(view: OperationView, protocol: Encoder) {
   const { checkpointId, version, adopted } = view;
@@ -81,7 +81,8 @@ export function mismatchMessage({ code, message, found, wanted, advice }: Reason
   return { code, message, found, wanted, advice };
 }
 
-export function checkpointMessage(view: ArtifactView, protocol: Encoder) {
+/** `listed`: without what is long, so that a page of such artifacts stays within what a client takes. */
+export function checkpointMessage(view: ArtifactView, protocol: Encoder, detail: 'full' | 'listed' = 'full') {
   const { id, version, location, record, problem, readers } = view;
   return {
     checkpoint_id: id,
@@ -90,48 +91,7 @@ export function checkpointMessage(view: ArtifactView, protocol: Encoder) {
     complete: record !== undefined && problem === undefined,
     ...(problem && { problem: statusOf(problem, `${id}/${version}`, protocol) }),
     readers,
-    ...(record && { record: recordMessage(record) }),
-  };
-}
-
-function recordMessage(record: ArtifactRecord) {
-  const { source, platform, cuda, sizes, process } = record;
-  return {
-    create_time: timestamp(Date.parse(record.createdAt)),
-    operation_id: record.operationId,
-    trace_id: record.traceId,
-    agent_version: record.agent.version,
-    source: {
-      node: source.node,
-      namespace: source.namespace,
-      pod: source.pod,
-      pod_uid: source.podUid,
-      container: source.container,
-      container_id: source.containerId,
-      image: source.image,
-      image_id: source.imageId,
-    },
-    platform: {
-      arch: platform.arch,
-      kernel: platform.kernel,
-      criu: platform.criu,
-      cpu_vendor: platform.cpu.vendor,
-      gpu_driver: cuda?.driver ?? '',
-      gpu_models: cuda?.gpus.map(({ model }) => model) ?? [],
-      gpu_proven: cuda?.proven ?? false,
-    },
-    sizes: {
-      criu_bytes: sizes.criuBytes,
-      bulk_bytes: sizes.bulkBytes,
-      zero_bytes: sizes.zeroBytes,
-      rootfs_bytes: sizes.rootfsBytes,
-      shm_bytes: sizes.shmBytes,
-      device_bytes: cuda?.processes.reduce((sum, { deviceBytes }) => sum + deviceBytes, 0) ?? 0,
-    },
-    processes: process.count,
-    threads: process.threads,
-    pause_seconds: record.pauseSeconds,
-    timings: record.timings,
+    ...(record && { record: recordMessage(record, detail) }),
   };
 }
 
@@ -148,10 +108,4 @@ export function nodeMessage(node: NodeInfo) {
     base_path: node.basePath,
     capabilities: node.capabilities,
   };
-}
-
-function timestamp(ms: number | undefined) {
-  if (ms === undefined) return undefined;
-  const seconds = Math.floor(ms / 1000);
-  return { seconds, nanos: Math.round((ms - seconds * 1000) * 1e6) };
 }

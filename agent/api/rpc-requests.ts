@@ -160,6 +160,7 @@ export function pageToken({ createdAtMs, id }: Place): string {
   return `${createdAtMs}/${id}`;
 }
 
+/** `artifact`: a restore that is compared with the node alone. */
 export type Check =
   | { readonly kind: 'checkpoint'; readonly target: ContainerFields; readonly storage: StorageFields }
   | {
@@ -168,17 +169,20 @@ export type Check =
       readonly storage: StorageFields;
       readonly id: string;
       readonly version: string;
-    };
+    }
+  | { readonly kind: 'artifact'; readonly storage: StorageFields; readonly id: string; readonly version: string };
 
 export function checkRequest(message: CheckMessage): Check {
   const fields = readFields();
-  const target = fields.container('target', message.target);
-  const storage = fields.storage('storage', message.storage, target);
   const { check: kind, restore } = message;
+  const isOfNode = kind === 'restore' && message.target === null;
+  const target = isOfNode ? undefined : fields.container('target', message.target);
+  const storage = fields.storage('storage', message.storage, target);
   if (kind === undefined) fields.wrong('check', 'is required: set checkpoint or restore');
   const id = restore ? fields.checkpointId('restore.checkpoint_id', restore.checkpoint_id) : '';
   const version = restore ? fields.version('restore.version', restore.version, DEFAULT_VERSION) : '';
   fields.done();
+  if (target === undefined) return { kind: 'artifact', storage, id, version };
   return kind === 'restore' ? { kind, target, storage, id, version } : { kind: 'checkpoint', target, storage };
 }
 

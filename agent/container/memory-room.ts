@@ -24,14 +24,19 @@ const FILES = {
  * before it kills.
  */
 export async function memoryRoom(roots: Roots, pid: number): Promise<MemoryRoom> {
-  const meminfo = await readFile(`${roots.procRoot}/meminfo`, 'utf8').catch(() => '');
-  const available = /^MemAvailable:\s+(\d+) kB/m.exec(meminfo)?.[1];
-  let room: MemoryRoom = { bytes: Number(available ?? Number.POSITIVE_INFINITY) * 1024, boundBy: 'node' };
+  let room = await nodeRoom(roots);
   for (const { directory, files } of await memoryCgroups(roots, pid)) {
     const bytes = await cgroupRoom(directory, files);
     if (bytes !== undefined && bytes < room.bytes) room = { bytes, boundBy: 'cgroup' };
   }
   return room;
+}
+
+/** The room of the node alone: that of a container that does not run yet is not larger. */
+export async function nodeRoom({ procRoot }: Pick<Roots, 'procRoot'>): Promise<MemoryRoom> {
+  const meminfo = await readFile(`${procRoot}/meminfo`, 'utf8').catch(() => '');
+  const available = /^MemAvailable:\s+(\d+) kB/m.exec(meminfo)?.[1];
+  return { bytes: Number(available ?? Number.POSITIVE_INFINITY) * 1024, boundBy: 'node' };
 }
 
 type Files = (typeof FILES)[keyof typeof FILES];

@@ -91,7 +91,7 @@ function pairUp(
 }
 
 /** Only a GPU of the same model and with as much memory can take another's place. */
-function isAlike(a: ComparedGpu, b: ComparedGpu): boolean {
+export function isAlike(a: ComparedGpu, b: ComparedGpu): boolean {
   return a.name === b.name && mebibytes(a.memoryBytes) === mebibytes(b.memoryBytes);
 }
 

@@ -84,6 +84,20 @@ export async function getVisible(
   return view;
 }
 
+/** The record of a complete artifact that the caller may see. Throws what is wrong with it. */
+export async function recordVisible(
+  calls: Pick<ArtifactCalls, 'keys'>,
+  volume: OpenedVolume,
+  name: ArtifactName,
+  caller: Caller,
+): Promise<ArtifactRecord> {
+  await requireVisible(calls.keys, volume, name, caller);
+  const { record } = await readArtifact(volume, { id: name.id, version: name.version, keys: calls.keys });
+  // Replaced in between.
+  if (!isVisible(record, caller)) throw notFound(name);
+  return record;
+}
+
 const notFound = ({ id, version }: ArtifactName) =>
   new SnapshotError('ARTIFACT_NOT_FOUND', `there is no artifact ${id}, version ${version}`);
 
@@ -112,7 +126,7 @@ async function viewOf(
 }
 
 /** Who reads it; a link planted where the marks are must not hide the artifact, and is shown as what is wrong with it. */
-async function readersOf(
+export async function readersOf(
   volume: OpenedVolume,
   name: ArtifactName,
   problem: SnapshotError | undefined,
@@ -167,37 +181,52 @@ async function requireVisible(
 }
 
 /**
- * Reads all of an artifact, with a mark that keeps others from deleting it, and compares every digest and every tag. This does
- * not count as a use. Throws what is wrong with it, or CANCELLED.
+ * Works on an artifact that the caller may see, with a mark that keeps others from deleting it. This does not count as a use. Throws what
+ * is wrong with its record or the sizes of its files.
  */
+export async function withVisible<T>(
+  calls: Pick<ArtifactCalls, 'keys' | 'node' | 'log'>,
+  volume: OpenedVolume,
+  { id, version, what, caller }: ArtifactName & { readonly what: 'verify' | 'inspect'; readonly caller: Caller },
+  work: (artifact: Artifact, operationId: string) => Promise<T>,
+): Promise<T> {
+  const { keys, node } = calls;
+  await requireVisible(keys, volume, { id, version }, caller);
+  const operationId = `${what}-${randomUUID()}`;
+  const operation = { node: node.name, bootId: node.bootId, operationId };
+  const hold = await holdReader(volume, { id, version, operation, isUse: false });
+  try {
+    const artifact = await readArtifact(volume, { id, version, keys, directory: hold.directory });
+    // Replaced in between.
+    if (!isVisible(artifact.record, caller)) throw notFound({ id, version });
+    return await work(artifact, operationId);
+  } finally {
+    await hold.stop().catch((err: unknown) => calls.log.warn({ err }, 'the artifact is still marked as read'));
+  }
+}
+
+/** Reads all of an artifact, and compares every digest and every tag. Throws what is wrong with it, or CANCELLED. */
 export async function verifyVisible(
   calls: ArtifactCalls,
   volume: OpenedVolume,
   request: Request<'verifyArtifact'> & { readonly signal: AbortSignal },
   caller: Caller,
 ): Promise<{ files: number; bytes: number; seconds: number }> {
-  const { keys, node } = calls;
   const { id, version, signal } = request;
   const began = performance.now();
-  await requireVisible(keys, volume, request, caller);
-  const operation = { node: node.name, bootId: node.bootId, operationId: `verify-${randomUUID()}` };
-  const hold = await holdReader(volume, { id, version, operation, isUse: false });
-  try {
-    const artifact = await readArtifact(volume, { id, version, keys, directory: hold.directory });
-    if (!isVisible(artifact.record, caller)) throw notFound(request);
-    const { files } = artifact.record;
+  return await withVisible(calls, volume, { id, version, what: 'verify', caller }, async (artifact) => {
+    const { directory, record } = artifact;
+    const { files } = record;
     await verifyFiles(
-      hold.directory,
+      directory,
       files.filter(({ path }) => path !== BULK_PAGES),
       signal,
     );
-    if (artifact.record.bulk !== null) await verifyBulk(calls, artifact, hold.directory, signal);
+    if (record.bulk !== null) await verifyBulk(calls, artifact, directory, signal);
     if (signal.aborted) throw new SnapshotError('CANCELLED', 'the verification was cancelled');
     const bytes = files.reduce((sum, { size }) => sum + size, 0);
     return { files: files.length, bytes, seconds: (performance.now() - began) / 1000 };
-  } finally {
-    await hold.stop().catch((err: unknown) => calls.log.warn({ err }, 'the artifact is still marked as read'));
-  }
+  });
 }
 
 /** The bulk pages have a tag for each block instead of a digest. */

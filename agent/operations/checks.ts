@@ -2,10 +2,12 @@ import { readPlaceholder } from '../container/placeholder.ts';
 import { type Reason, SnapshotError } from '../errors.ts';
 import type { CheckpointWanted, RestoreWanted } from '../plan/decide.ts';
 import type { ArtifactName } from '../store/paths.ts';
+import type { ArtifactRecord } from '../store/record.ts';
 import { readArtifact } from '../store/verify.ts';
 import { inspect, requireFit } from './capture.ts';
+import { NEEDS_CONTAINER, platformMismatches } from './compatibility.ts';
 import type { AgentContext } from './context.ts';
-import { matchCuda } from './cuda-target.ts';
+import { cudaReasonsOfNode, matchCuda } from './cuda-target.ts';
 import type { Found } from './find.ts';
 import { requireMatch } from './revive.ts';
 import { together } from './steps.ts';
@@ -47,6 +49,20 @@ export async function restoreReasons(
     const cuda = await matchCuda(context, target, artifact.record);
     requireMatch(context, target, { artifact, placeholder, cuda });
   });
+}
+
+/** What of this node a restore of an artifact with this record would be refused for, whatever the container; and what that leaves out. */
+export async function nodeReasons(
+  { config, cuda, node }: Pick<AgentContext, 'config' | 'cuda' | 'node'>,
+  record: ArtifactRecord,
+): Promise<{ reasons: readonly Reason[]; notChecked: readonly string[] }> {
+  return {
+    reasons: [
+      ...platformMismatches({ record, node, rules: config.restore }),
+      ...(await cudaReasonsOfNode({ config, cuda }, record)),
+    ],
+    notChecked: [...NEEDS_CONTAINER, ...(record.cuda === undefined ? [] : ['GPUs of the container'])],
+  };
 }
 
 /** The reasons with which `look` refuses; whatever else it throws is thrown on. */

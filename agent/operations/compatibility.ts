@@ -20,7 +20,22 @@ export function mismatches(comparison: Comparison): Reason[] {
   return [...platformMismatches(comparison), ...containerMismatches(comparison)];
 }
 
-function platformMismatches({ record, node, rules }: Comparison): Reason[] {
+/**
+ * What `mismatches` compares beyond these, in words: it needs a container. What the images ask for is compared with one too (see
+ * `requireHarmless`).
+ */
+export const NEEDS_CONTAINER = [
+  'image',
+  'mounts',
+  'memory limit',
+  'terminal',
+  'network',
+  'capabilities',
+  'seccomp and security label',
+] as const;
+
+/** What the node alone has against it. */
+export function platformMismatches({ record, node, rules }: Pick<Comparison, 'record' | 'node' | 'rules'>): Reason[] {
   const { platform } = record;
   const reasons: Reason[] = [];
   if (platform.arch !== node.arch)

@@ -1,15 +1,16 @@
-import { memoryRoom } from '../container/memory-room.ts';
+import { type MemoryRoom, memoryRoom, nodeRoom } from '../container/memory-room.ts';
 import type { Placeholder } from '../container/placeholder.ts';
 import { type CudaProcess, cudaCalls } from '../cuda/calls.ts';
 import { type GpuPair, mapDevices } from '../cuda/device-map.ts';
 import { mebibytes } from '../cuda/gpus.ts';
 import { cudaLimits } from '../cuda/limits.ts';
+import { nodeProblems } from '../cuda/node-map.ts';
 import type { Revival } from '../cuda/revival.ts';
 import { forSameProcess } from '../cuda/same-process.ts';
 import { asSnapshotError, type Reason, SnapshotError } from '../errors.ts';
 import type { ArtifactRecord } from '../store/record.ts';
 import type { AgentContext } from './context.ts';
-import { gpusOf } from './gpus-of.ts';
+import { gpusOf, gpusOfNode } from './gpus-of.ts';
 import type { Revived } from './revive.ts';
 import type { Target } from './target.ts';
 
@@ -32,21 +33,38 @@ export async function matchCuda(context: AgentContext, target: Target, record: A
   const driver = await context.cuda.driver().catch((error: unknown) => asSnapshotError(error).message);
   if (typeof driver === 'string') return { ...NO_CUDA, reasons: [unavailable(cuda, driver)] };
   const container = await gpusOf(context, target);
-  const source = {
-    driver: cuda.driver,
-    gpus: cuda.gpus.map(({ model, ...gpu }) => ({ ...gpu, name: model })),
-  };
-  const map = mapDevices(source, { driver: driver.version, gpus: container.gpus }, context.config.cuda);
+  const map = mapDevices(sourceOf(cuda), { driver: driver.version, gpus: container.gpus }, context.config.cuda);
   return {
     pairs: map.pairs ?? [],
     reasons: [
       // Where its GPUs are not known there is nothing to compare.
       ...(container.reasons.length > 0 ? container.reasons : map.reasons),
       ...libraryProblems(cuda, driver.version),
-      ...(await memoryProblems(context, target, record)),
+      ...memoryProblems(await memoryRoom(context.config.host, target.main.id.pid), record),
     ],
     warnings: map.warnings,
   };
+}
+
+/** As `matchCuda`, for the node alone: what there is against a restore into any container of it. */
+export async function cudaReasonsOfNode(
+  { config, cuda: workers }: Pick<AgentContext, 'config' | 'cuda'>,
+  record: ArtifactRecord,
+): Promise<readonly Reason[]> {
+  const { cuda } = record;
+  if (cuda === undefined) return [];
+  const driver = await workers.driver().catch((error: unknown) => asSnapshotError(error).message);
+  if (typeof driver === 'string') return [unavailable(cuda, driver)];
+  const gpus = await gpusOfNode({ config, cuda: workers });
+  return [
+    ...nodeProblems(sourceOf(cuda), { driver: driver.version, gpus }, config.cuda),
+    ...libraryProblems(cuda, driver.version),
+    ...memoryProblems(await nodeRoom(config.host), record),
+  ];
+}
+
+function sourceOf({ driver, gpus }: CudaRecord) {
+  return { driver, gpus: gpus.map(({ model, ...gpu }) => ({ ...gpu, name: model })) };
 }
 
 function unavailable(cuda: CudaRecord, why: string): Reason {
@@ -77,8 +95,7 @@ function libraryProblems({ libraries, driver: was }: CudaRecord, is: string): Re
 }
 
 /** Until the device memory is back on the GPUs, its copies are memory of the container. */
-async function memoryProblems(context: AgentContext, target: Target, { sizes }: ArtifactRecord): Promise<Reason[]> {
-  const { bytes, boundBy } = await memoryRoom(context.config.host, target.main.id.pid);
+function memoryProblems({ bytes, boundBy }: MemoryRoom, { sizes }: ArtifactRecord): Reason[] {
   const needed = sizes.bulkBytes + sizes.criuBytes;
   if (bytes >= needed) return [];
   return [

@@ -17,11 +17,16 @@ export interface SeenGpus {
 
 const anything = z.looseObject({ ok: z.literal(true) });
 
+/** All GPUs of the node, as the driver describes them. */
+export async function gpusOfNode({ config, cuda }: Pick<AgentContext, 'config' | 'cuda'>): Promise<NodeGpu[]> {
+  const request = { call: 'gpus' as const, args: [], who: '', shape: anything };
+  return readGpus(await cuda.ask({ ...request, deadlineMs: config.cuda.callSeconds * 1000 }));
+}
+
 /** Asks everybody who knows. What is wrong with the GPUs of the container is a reason; what could not be asked now is thrown. */
 export async function gpusOf(context: AgentContext, target: Target): Promise<SeenGpus> {
-  const { config, cuda, gpuSources } = context;
-  const request = { call: 'gpus' as const, args: [], who: '', shape: anything };
-  const nodeGpus = readGpus(await cuda.ask({ ...request, deadlineMs: config.cuda.callSeconds * 1000 }));
+  const { config, gpuSources } = context;
+  const nodeGpus = await gpusOfNode(context);
   const { id } = target.main;
   const mounts = await readMounts(config.host.procRoot, id.pid);
   const container = { place: target.place, id, mounts, env: target.running.env };

@@ -5,13 +5,14 @@ import type { PodView } from '../../contract/pods.ts';
 import { asSnapshotError, SnapshotError } from '../errors.ts';
 import type { CheckpointWanted, RestoreWanted } from '../plan/decide.ts';
 import type { AttachedVolume } from '../store/attach.ts';
-import { deleteVisible, getVisible, listVisible, verifyVisible } from './artifacts.ts';
+import { deleteVisible, getVisible, listVisible, recordVisible, verifyVisible } from './artifacts.ts';
 import { atMostAtOnce } from './at-once.ts';
 import { endUnbegun, noteAccepted } from './attempt.ts';
-import { checkpointReasons, restoreReasons } from './checks.ts';
+import { checkpointReasons, nodeReasons, restoreReasons } from './checks.ts';
 import type { AgentContext } from './context.ts';
 import { type Found, findContainer } from './find.ts';
-import { onOwnVolume } from './node.ts';
+import { inspectVisible } from './inspection.ts';
+import { makeWorkDir, onOwnVolume } from './node.ts';
 import type { OperationView } from './operation.ts';
 import { viewOfEntry } from './operation-journal.ts';
 import { failedOutcome } from './perform.ts';
@@ -37,6 +38,8 @@ interface Desk {
 
 /** Verifications at once: each reads as fast as the storage lets it, with all threads, beside the operations. */
 export const MAX_VERIFICATIONS = 2;
+/** Inspections at once: each takes room in the agent's tmpfs, and the agent's own time. */
+export const MAX_INSPECTIONS = 2;
 
 export interface RequestsSetup {
   readonly context: AgentContext;
@@ -50,6 +53,8 @@ export function newRequests(setup: RequestsSetup): AgentService {
   const { context } = setup;
   const { keys, native, node, log } = context;
   const calls = { keys, native, node, log };
+  const inspection = { ...calls, makeWorkDir: () => makeWorkDir(context.config) };
+  const oneInspection = atMostAtOnce(MAX_INSPECTIONS, 'inspections');
   const oneVerification = atMostAtOnce(MAX_VERIFICATIONS, 'verifications');
   return {
     checkpoint: (request, caller) =>
@@ -64,10 +69,23 @@ export function newRequests(setup: RequestsSetup): AgentService {
       const found = await findContainer(context.runtime, target, caller);
       return await restoreReasons(context, found, { id, version, basePath: storage.basePath, signal });
     },
+    checkArtifact: async ({ storage, ...request }, caller, signal) => {
+      const record = await withVolume(context, storage, caller, (volume) =>
+        recordVisible(calls, volume, request, caller),
+      );
+      signal.throwIfAborted();
+      return await nodeReasons(context, record);
+    },
     listArtifacts: ({ storage, ...request }, caller) =>
       withVolume(context, storage, caller, (volume) => listVisible(calls, volume, request, caller)),
     getArtifact: ({ storage, ...request }, caller) =>
       withVolume(context, storage, caller, (volume) => getVisible(calls, volume, request, caller)),
+    inspectArtifact: ({ storage, ...request }, caller, signal) =>
+      oneInspection(() =>
+        withVolume(context, storage, caller, (volume) =>
+          inspectVisible(inspection, volume, { ...request, signal }, caller),
+        ),
+      ),
     verifyArtifact: ({ storage, ...request }, caller, signal) =>
       oneVerification(() =>
         withVolume(context, storage, caller, (volume) => verifyVisible(calls, volume, { ...request, signal }, caller)),

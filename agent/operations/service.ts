@@ -1,3 +1,4 @@
+import type { ContentArea, ContentProcess } from '../criu/images/contents.ts';
 import type { Reason, SnapshotError } from '../errors.ts';
 import type { ArtifactRecord } from '../store/record.ts';
 import type { OperationView } from './operation.ts';
@@ -59,6 +60,32 @@ export interface ArtifactView {
   readonly readers: readonly string[];
 }
 
+/** A process of an artifact. Sizes in bytes. */
+export interface CapturedProcess extends ContentProcess {
+  readonly cuda: boolean;
+  readonly deviceBytes: number;
+  /** All addresses that are mapped. */
+  readonly memoryBytes: number;
+  readonly storedBytes: number;
+  /** By address; not all where there are too many. */
+  readonly areas: readonly ContentArea[];
+  readonly areasLeftOut: number;
+  /** Mapped bytes of the areas that are left out. */
+  readonly bytesLeftOut: number;
+}
+
+/** What is inside an artifact, as much of it as an answer holds. */
+export interface ArtifactContents {
+  readonly artifact: ArtifactView;
+  readonly processes: readonly CapturedProcess[];
+  readonly processesLeftOut: number;
+  readonly files: readonly { readonly path: string; readonly size: number; readonly sha256: string }[];
+  readonly filesLeftOut: number;
+  readonly fileBytesLeftOut: number;
+  /** Paths of the root filesystem that a restore removes. */
+  readonly removedPaths: number;
+}
+
 export interface Capability {
   readonly name: string;
   readonly available: boolean;
@@ -101,6 +128,12 @@ export interface AgentService {
     caller: Caller,
     signal: AbortSignal,
   ): Promise<readonly Reason[]>;
+  /** Everything of this node that a restore of this artifact would be refused for, and in words what only a container can show. */
+  checkArtifact(
+    request: { readonly storage: StorageReference; readonly id: string; readonly version: string },
+    caller: Caller,
+    signal: AbortSignal,
+  ): Promise<{ readonly reasons: readonly Reason[]; readonly notChecked: readonly string[] }>;
   listArtifacts(
     request: { readonly storage: StorageReference; readonly limit: number; readonly after: string },
     caller: Caller,
@@ -109,6 +142,12 @@ export interface AgentService {
     request: { readonly storage: StorageReference; readonly id: string; readonly version: string },
     caller: Caller,
   ): Promise<ArtifactView>;
+  /** Reads what its images say, not the memory itself. Throws what is wrong with them. */
+  inspectArtifact(
+    request: { readonly storage: StorageReference; readonly id: string; readonly version: string },
+    caller: Caller,
+    signal: AbortSignal,
+  ): Promise<ArtifactContents>;
   /** Reads all of it and compares every digest. Throws what is wrong with it. */
   verifyArtifact(
     request: { readonly storage: StorageReference; readonly id: string; readonly version: string },

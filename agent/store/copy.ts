@@ -16,6 +16,8 @@ export interface CopyRequest {
   /** A directory that only this agent reaches; the files must not be in it yet. */
   readonly to: string;
   readonly files: readonly FileEntry[];
+  /** Ends it, with what was copied left behind. */
+  readonly signal?: AbortSignal;
 }
 
 /** How many files are read at once: enough to hide the latency of remote storage, few enough to bound memory. */
@@ -23,11 +25,12 @@ const AT_ONCE = 8;
 
 /** Copies files of an artifact while hashing them. Afterwards only the copies are used: what was verified is what is read. */
 export async function copyVerified(request: CopyRequest): Promise<void> {
-  const { from, to, files } = request;
+  const { from, to, files, signal } = request;
   for (const directory of new Set(files.map(({ path }) => dirname(path)))) {
     await mkdir(join(to, directory), { recursive: true, mode: 0o700 });
   }
   await forEachOf(files, AT_ONCE, async (entry) => {
+    if (signal?.aborted) throw new SnapshotError('CANCELLED', 'the copying was cancelled');
     const target = join(to, entry.path);
     const output = await open(target, 'wx', 0o600);
     try {

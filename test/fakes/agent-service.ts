@@ -3,6 +3,7 @@ import type { OperationTarget, OperationView } from '../../agent/operations/oper
 import { newRegistry, type OperationHandle, type Registry } from '../../agent/operations/registry.ts';
 import type {
   AgentService,
+  ArtifactContents,
   ArtifactView,
   Caller,
   ContainerReference,
@@ -19,6 +20,8 @@ export interface FakeService extends AgentService {
   readonly artifacts: Map<string, ArtifactView>;
   /** What the checks answer. */
   reasons: readonly Reason[];
+  /** What an inspection answers, of whatever artifact. */
+  contents: Omit<ArtifactContents, 'artifact'>;
   /** How the node reaches volumes. */
   accessMode: 'agentMount' | 'podMount';
   /** What the next call of a method throws. */
@@ -111,6 +114,9 @@ export function fakeService(now: () => number = Date.now): FakeService {
     containers,
     artifacts: new Map(),
     reasons: [],
+    contents: {
+      ...{ processes: [], processesLeftOut: 0, files: [], filesLeftOut: 0, fileBytesLeftOut: 0, removedPaths: 0 },
+    },
     accessMode: 'agentMount',
     failures: new Map(),
     holds: new Map(),
@@ -141,6 +147,11 @@ export function fakeService(now: () => number = Date.now): FakeService {
       find(request.target, caller);
       return fake.reasons;
     },
+    checkArtifact: async (request, caller, signal) => {
+      await came('checkArtifact', request, caller, signal);
+      artifact(request, caller);
+      return { reasons: fake.reasons, notChecked: ['image', 'mounts'] };
+    },
     listArtifacts: async (request, caller) => {
       await came('listArtifacts', request, caller);
       const visible = [...fake.artifacts]
@@ -155,6 +166,10 @@ export function fakeService(now: () => number = Date.now): FakeService {
       const view = fake.artifacts.get(`${request.id}/${request.version}`);
       if (view?.problem !== undefined && visibleTo(caller, undefined)) return view;
       return artifact(request, caller);
+    },
+    inspectArtifact: async (request, caller, signal) => {
+      await came('inspectArtifact', request, caller, signal);
+      return { ...fake.contents, artifact: artifact(request, caller) };
     },
     verifyArtifact: async (request, caller, signal) => {
       await came('verifyArtifact', request, caller, signal);

@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { DEFAULT_LIMITS } from '../../agent/api/grpc.ts';
 import { loadProtocol } from '../../agent/api/rpc-protocol.ts';
 import { REMEMBERED } from '../../agent/operations/fair-share.ts';
-import { MAX_VERIFICATIONS } from '../../agent/operations/requests.ts';
+import { MAX_INSPECTIONS, MAX_VERIFICATIONS } from '../../agent/operations/requests.ts';
 import { makeAuthority } from './grpc/certificates.ts';
 import { eventually } from './grpc/client.ts';
 import { type Started, startEndpoint } from './grpc/endpoint.ts';
@@ -71,6 +71,7 @@ describe('docs/api.md', () => {
     expect(value('streams at once')).toBe(`${streams}, ${DEFAULT_LIMITS.maxStreams}`);
     expect(value('calls of one caller')).toBe(`${callsPerSecond}; ${burst}`);
     expect(value('`VerifyCheckpoint` at once')).toBe(String(MAX_VERIFICATIONS));
+    expect(value('`InspectCheckpoint` at once')).toBe(String(MAX_INSPECTIONS));
     expect(value('ended operations')).toBe(`${REMEMBERED.inAll}; ${REMEMBERED.each}`);
     expect(value('duration of a call')).toBe(`${DEFAULT_LIMITS.maxCallMs / 3_600_000} h`);
   });

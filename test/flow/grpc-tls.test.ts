@@ -286,7 +286,7 @@ describe('a client of one namespace', () => {
     const client = connect(tenant);
     const list = await client.ask('ListCheckpoints');
     expect(list.checkpoints.map((one: { checkpoint_id: string }) => one.checkpoint_id)).toEqual(['own']);
-    for (const method of ['GetCheckpoint', 'VerifyCheckpoint', 'DeleteCheckpoint']) {
+    for (const method of ['GetCheckpoint', 'InspectCheckpoint', 'VerifyCheckpoint', 'DeleteCheckpoint']) {
       const error = await failureOf(client.ask(method, { checkpoint_id: 'foreign', version: '1' }));
       expect([error.code, client.details(error).info.reason]).toEqual([status.NOT_FOUND, 'ARTIFACT_NOT_FOUND']);
     }

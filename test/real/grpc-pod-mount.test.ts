@@ -52,7 +52,7 @@ test('a checkpoint goes to the volume that its container mounts, wherever that i
   const target = await node.runPlaceholder({ volume });
   const wanted = { restore: { checkpoint_id: 'one' } };
   const checked = await node.api.ask('CheckCompatibility', { target: target.target, ...wanted });
-  expect(checked).toEqual({ compatible: true, mismatches: [] });
+  expect(checked).toEqual({ compatible: true, mismatches: [], not_checked: [] });
   await node.perform('Restore', target, { checkpoint_id: 'one' });
   expect(await target.container.check()).toMatchObject({ check: 'ok' });
   await target.pod.remove();

@@ -60,7 +60,7 @@ test('uses its own containers, operations and artifacts like anybody', async () 
 
   const target = await node.runPlaceholder({ pod: { namespace: 'team-a' } });
   const into = { target: target.target, restore: { checkpoint_id: 'mine' } };
-  expect(await tenant.ask('CheckCompatibility', into)).toEqual({ compatible: true, mismatches: [] });
+  expect(await tenant.ask('CheckCompatibility', into)).toEqual({ compatible: true, mismatches: [], not_checked: [] });
   const restore = await tenant.ask('Restore', { ...request, request_id: 'back', target: target.target });
   node.requireSuccess(await followed(tenant, restore));
   expect(await target.container.check()).toMatchObject({ check: 'ok' });
@@ -107,17 +107,24 @@ describe('of others', () => {
 
   test('it sees, reads and deletes no artifact', async () => {
     const name = { checkpoint_id: 'foreign', version: '1' };
-    for (const method of ['GetCheckpoint', 'VerifyCheckpoint', 'DeleteCheckpoint'])
+    for (const method of ['GetCheckpoint', 'InspectCheckpoint', 'VerifyCheckpoint', 'DeleteCheckpoint'])
       expect(await refused(tenant.ask(method, name))).toEqual(notFound('ARTIFACT_NOT_FOUND'));
     const into = { target: own.target, restore: { checkpoint_id: 'foreign' } };
-    expect(await refused(tenant.ask('CheckCompatibility', into))).toEqual(notFound('ARTIFACT_NOT_FOUND'));
+    for (const check of [into, { restore: { checkpoint_id: 'foreign' } }])
+      expect(await refused(tenant.ask('CheckCompatibility', check))).toEqual(notFound('ARTIFACT_NOT_FOUND'));
     const listed = async (client: TestClient) => {
       const { checkpoints } = await client.ask('ListCheckpoints');
       return checkpoints.map((one: Answer) => one.checkpoint_id);
     };
     expect(await listed(tenant)).toEqual(['mine']);
     expect(await listed(operator)).toEqual(['foreign', 'mine']);
-    for (const method of ['ListCheckpoints', 'GetCheckpoint', 'VerifyCheckpoint', 'DeleteCheckpoint'])
+    for (const method of [
+      'ListCheckpoints',
+      'GetCheckpoint',
+      'InspectCheckpoint',
+      'VerifyCheckpoint',
+      'DeleteCheckpoint',
+    ])
       expect(await refused(tenant.ask(method, { ...name, storage: { through: foreign.target } }))).toEqual(FORBIDDEN);
     expect((await operator.ask('VerifyCheckpoint', name)).files).toBeGreaterThan(0);
   });

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { readOnlyEntry } from './file.ts';
 import type { Range } from './ranges.ts';
-import { big, corrupt, inners, type Message, parseMessage, required, uint } from './wire.ts';
+import { big, corrupt, eachInner, type Message, parseMessage, required, uint } from './wire.ts';
 
 /** A memory area (VMA) of a process, as mm-PID.img has it. */
 export interface Area extends Range {
@@ -10,6 +10,10 @@ export interface Area extends Range {
   readonly flags: number;
   /** CRIU's kinds of areas, a bit mask. */
   readonly status: number;
+  /** Where in what is mapped it begins, in bytes. */
+  readonly offset: number;
+  /** Id of the mapped file in files.img; of shared memory without a file, that of its own images. 0: neither. */
+  readonly mapped: number;
 }
 
 /** The memory of a process: its areas in the order of their addresses and its executable's file id. */
@@ -19,6 +23,7 @@ export interface Memory {
 }
 
 const PROT_WRITE = 2;
+const MAP_SHARED = 1;
 const MAP_PRIVATE = 2;
 const MAP_DROPPABLE = 8;
 const MAP_ANONYMOUS = 0x20;
@@ -26,8 +31,16 @@ const MAP_GROWSDOWN = 0x100;
 const MAP_HUGETLB = 0x40000;
 
 const REGULAR = 1 << 0;
+const STACK = 1 << 1;
 const HEAP = 1 << 5;
 const ANONYMOUS_PRIVATE = 1 << 9;
+const FILES = (1 << 6) | (1 << 7);
+const ANONYMOUS_SHARED = 1 << 8;
+const SYSTEM_V = 1 << 10;
+const MEMFD = 1 << 14;
+/** vDSO and its data, packet rings, AIO rings, shadow stacks, probes. */
+const KERNEL_MADE = (1 << 3) | (1 << 11) | (1 << 12) | (1 << 13) | (1 << 15) | (1 << 17);
+const OF_PLUGIN = 1 << 27;
 
 function readArea(message: Message): Area {
   const start = required(big(message, 1), message, 'the start');
@@ -40,6 +53,8 @@ function readArea(message: Message): Area {
     protection: required(uint(message, 5), message, 'the protection'),
     flags: required(uint(message, 6), message, 'the flags'),
     status: required(uint(message, 7), message, 'the status'),
+    offset: Number(big(message, 3) ?? 0n),
+    mapped: Number(big(message, 4) ?? 0n),
   };
 }
 
@@ -47,7 +62,7 @@ function readArea(message: Message): Area {
 export async function readMemory(dir: string, pid: number): Promise<Memory> {
   const name = `mm-${pid}.img`;
   const message = parseMessage(await readOnlyEntry(path.join(dir, name), 'mm'), name);
-  const areas = inners(message, 14, `${name} area`).map(readArea);
+  const areas = eachInner(message, 14, { name: `${name} area`, read: readArea });
   const regular = areas.filter((area) => area.status & REGULAR);
   for (const [index, area] of regular.entries()) {
     if (index > 0 && area.start < (regular[index - 1]?.end ?? 0))
@@ -60,11 +75,34 @@ export async function readMemory(dir: string, pid: number): Promise<Memory> {
  * True where memory of the area may be written into the stopped process after CRIU made it: private, anonymous, writable and nothing
  * special (no stack that grows, huge pages, vDSO, AIO ring, shadow stack or guard). A stack is left to CRIU, which knows its guard page.
  */
-export function canBeFilled(area: Area): boolean {
+export function canBeFilled(area: Omit<Area, 'offset' | 'mapped'>): boolean {
   const plain = (area.status & ~HEAP) === (REGULAR | ANONYMOUS_PRIVATE);
   const anonymous = (area.flags & (MAP_ANONYMOUS | MAP_PRIVATE)) === (MAP_ANONYMOUS | MAP_PRIVATE);
   const special = (area.flags & (MAP_GROWSDOWN | MAP_HUGETLB | MAP_DROPPABLE)) !== 0 && anonymous;
   return plain && anonymous && !special && (area.protection & PROT_WRITE) !== 0;
+}
+
+/** What an area is. `file`: its content comes from a file of files.img, `shared`: from memory that has images of its own. */
+export type AreaKind = 'anonymous' | 'heap' | 'stack' | 'file' | 'memfd' | 'shared' | 'device' | 'special';
+
+export function kindOf({ status, flags }: Area): AreaKind {
+  if (status & KERNEL_MADE) return 'special';
+  if (status & OF_PLUGIN) return 'device';
+  if (status & MEMFD) return 'memfd';
+  if (status & (ANONYMOUS_SHARED | SYSTEM_V)) return 'shared';
+  if (status & FILES) return 'file';
+  if (status & HEAP) return 'heap';
+  return status & STACK || flags & MAP_GROWSDOWN ? 'stack' : 'anonymous';
+}
+
+/** Whether what one process writes there others see, or the file. */
+export function isShared({ flags }: Area): boolean {
+  return (flags & MAP_SHARED) !== 0;
+}
+
+/** As /proc/PID/maps writes it: `rw-`. */
+export function protectionText({ protection }: Area): string {
+  return ['r', 'w', 'x'].map((letter, bit) => (protection & (1 << bit) ? letter : '-')).join('');
 }
 
 /**

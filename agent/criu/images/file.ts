@@ -26,6 +26,7 @@ const MAGICS = {
   ttyInfo: [COMMON, 0x59453036],
   ghostFile: [COMMON, 0x52583605],
   apparmor: [COMMON, 0x59423047],
+  memfd: [COMMON, 0x48453499],
   stats: [SERVICE, 0x57093306],
 } as const;
 

@@ -44,30 +44,50 @@ function readEntry(bytes: Uint8Array, name: string, offset: number): PagemapEntr
   return { start, end: start + Number(pages) * PAGE, present: (flags & PRESENT) !== 0, offset, message };
 }
 
-/** Reads a pagemap image by file name. Entries must be in order and must not overlap. */
-export async function readPagemap(dir: string, name: string): Promise<Pagemap> {
-  const { entries } = await readImage(path.join(dir, name), 'pagemap');
-  const [head, ...rest] = entries;
-  if (head === undefined) throw corrupt(`${name} is empty`);
-  const headMessage = parseMessage(head, name);
-  const decoded: PagemapEntry[] = [];
+/** Takes the entries one by one; how many bytes their pages are. They must be in order and must not overlap. */
+function decodeEntries(entries: readonly Uint8Array[], name: string, take: (entry: PagemapEntry) => void): number {
   let offset = 0;
   let end = 0;
-  for (const bytes of rest) {
+  for (const bytes of entries) {
     const entry = readEntry(bytes, name, offset);
     if (entry.start < end) throw corrupt(`${name}: entries overlap or are out of order at address ${entry.start}`);
     end = entry.end;
     if (entry.present) offset += entry.end - entry.start;
-    decoded.push(entry);
+    take(entry);
   }
   if (!Number.isSafeInteger(offset)) throw corrupt(`${name}: more pages than a file can hold`);
-  return {
-    name,
-    pagesId: required(uint(headMessage, 1), headMessage, 'the pages id'),
-    head,
-    entries: decoded,
-    pagesBytes: offset,
-  };
+  return offset;
+}
+
+async function readParts(dir: string, name: string) {
+  const [head, ...entries] = (await readImage(path.join(dir, name), 'pagemap')).entries;
+  if (head === undefined) throw corrupt(`${name} is empty`);
+  const message = parseMessage(head, name);
+  return { head, entries, pagesId: required(uint(message, 1), message, 'the pages id') };
+}
+
+/** Reads a pagemap image by file name. Entries must be in order and must not overlap. */
+export async function readPagemap(dir: string, name: string): Promise<Pagemap> {
+  const { head, entries, pagesId } = await readParts(dir, name);
+  const decoded: PagemapEntry[] = [];
+  const pagesBytes = decodeEntries(entries, name, (entry) => decoded.push(entry));
+  return { name, pagesId, head, entries: decoded, pagesBytes };
+}
+
+/** Which memory has its pages in which pages image, and how long that must be: what is enough where nothing is rewritten. */
+export async function readPresent(
+  dir: string,
+  name: string,
+): Promise<Pick<Pagemap, 'pagesId' | 'pagesBytes'> & { readonly present: readonly Range[] }> {
+  const { entries, pagesId } = await readParts(dir, name);
+  const present: Range[] = [];
+  const pagesBytes = decodeEntries(entries, name, ({ start, end, present: isPresent }) => {
+    if (!isPresent) return;
+    const last = present.at(-1);
+    if (last?.end === start) present[present.length - 1] = { start: last.start, end };
+    else present.push({ start, end });
+  });
+  return { pagesId, pagesBytes, present };
 }
 
 /** A piece of memory that is contiguous in address and in the pages image. */

@@ -9,6 +9,28 @@ export function lengthOf(ranges: readonly Range[]): number {
   return ranges.reduce((sum, range) => sum + range.end - range.start, 0);
 }
 
+/** A function that says how many bytes of a range lie in `ranges` (sorted), without walking over them. */
+export function measureOf(ranges: readonly Range[]): (range: Range) => number {
+  const before: number[] = [];
+  let sum = 0;
+  for (const { start, end } of ranges) {
+    before.push(sum);
+    sum += end - start;
+  }
+  /** Bytes that lie below the address. */
+  const below = (address: number): number => {
+    let low = 0;
+    for (let high = ranges.length; low < high; ) {
+      const middle = (low + high) >> 1;
+      if ((ranges[middle]?.start ?? 0) < address) low = middle + 1;
+      else high = middle;
+    }
+    const last = ranges[low - 1];
+    return last === undefined ? 0 : (before[low - 1] ?? 0) + Math.min(address, last.end) - last.start;
+  };
+  return ({ start, end }) => below(end) - below(start);
+}
+
 /** Sorted, with overlapping and touching ranges made one. */
 export function merge(ranges: readonly Range[]): Range[] {
   const merged: Range[] = [];

@@ -155,9 +155,18 @@ export function inner(message: Message, number: number, name: string): Message |
 
 /** All nested messages of a repeated field, in order. */
 export function inners(message: Message, number: number, name: string): Message[] {
+  return eachInner(message, number, { name, read: (found) => found });
+}
+
+/** What `read` makes of each nested message of a repeated field, in order. Only that is kept: a process can have 100000 areas. */
+export function eachInner<T>(
+  message: Message,
+  number: number,
+  { name, read }: { readonly name: string; readonly read: (found: Message) => T },
+): T[] {
   const found = message.fields.filter((field) => field.number === number);
   if (found.some((field) => field.wire !== 2)) throw corrupt(`${message.name}: field ${number} has the wrong type`);
-  return found.map((field) => parseMessage(field.payload, name));
+  return found.map((field) => read(parseMessage(field.payload, name)));
 }
 
 /** A repeated unsigned 32-bit field, packed or not, in order. */
