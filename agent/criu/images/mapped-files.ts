@@ -1,5 +1,5 @@
 import { readdir } from 'node:fs/promises';
-import path from 'node:path';
+import { join } from 'node:path';
 import { readImage } from './file.ts';
 import { inner, parseMessage, required, text, uint } from './wire.ts';
 
@@ -12,6 +12,8 @@ export interface MappedFile {
   readonly content: number | undefined;
 }
 
+/** What the kernel calls shared memory that nobody named; CRIU takes it for a memfd of that name. */
+const UNNAMED = '/dev/zero';
 const S_IFMT = 0o170000;
 const CHARACTER_DEVICE = 0o020000;
 
@@ -19,7 +21,7 @@ const CHARACTER_DEVICE = 0o020000;
 export async function readMappedFiles(dir: string): Promise<ReadonlyMap<number, MappedFile>> {
   const inodes = await readMemfds(dir);
   const found = new Map<number, MappedFile>();
-  for (const entry of (await readImage(path.join(dir, 'files.img'), 'files')).entries) {
+  for (const entry of (await readImage(join(dir, 'files.img'), 'files')).entries) {
     const file = parseMessage(entry, 'files.img');
     const id = required(uint(file, 2), file, 'the id');
     const regular = inner(file, 3, 'regular file');
@@ -39,10 +41,11 @@ export async function readMappedFiles(dir: string): Promise<ReadonlyMap<number, 
 async function readMemfds(dir: string): Promise<ReadonlyMap<number, Pick<MappedFile, 'path' | 'content'>>> {
   const inodes = new Map<number, Pick<MappedFile, 'path' | 'content'>>();
   if (!(await readdir(dir)).includes('memfd.img')) return inodes;
-  for (const entry of (await readImage(path.join(dir, 'memfd.img'), 'memfd')).entries) {
+  for (const entry of (await readImage(join(dir, 'memfd.img'), 'memfd')).entries) {
     const inode = parseMessage(entry, 'memfd.img');
     const name = required(text(inode, 1), inode, 'the name');
-    inodes.set(required(uint(inode, 7), inode, 'the inode'), { path: `/memfd:${name}`, content: uint(inode, 5) });
+    const path = name === UNNAMED ? '' : `/memfd:${name}`;
+    inodes.set(required(uint(inode, 7), inode, 'the inode'), { path, content: uint(inode, 5) });
   }
   return inodes;
 }
