@@ -8,7 +8,7 @@ import type { ArtifactContents, CapturedProcess } from './service.ts';
  */
 
 /** Areas of one process. */
-const MAX_AREAS = 512;
+export const MAX_AREAS = 512;
 const MAX_PROCESSES = 2_048;
 /** Bytes of the answer for all areas, and for all files. The rest is for processes and the record. */
 const AREAS_BYTES = 1.25 * 1024 * 1024;

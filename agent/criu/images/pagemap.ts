@@ -1,5 +1,6 @@
 import { lstat, readdir } from 'node:fs/promises';
 import path from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { numberField, replaceFields } from './edit.ts';
 import { readImage } from './file.ts';
 import { type Range, subtract } from './ranges.ts';
@@ -7,6 +8,9 @@ import { big, corrupt, type Message, parseMessage, required, uint } from './wire
 
 /** Size of a page in the images. */
 export const PAGE = 4096;
+
+/** Entries after which others get their turn. */
+const AT_A_STRETCH = 4_000;
 
 const PARENT = 1;
 const PRESENT = 4;
@@ -44,8 +48,8 @@ function readEntry(bytes: Uint8Array, name: string, offset: number): PagemapEntr
   return { start, end: start + Number(pages) * PAGE, present: (flags & PRESENT) !== 0, offset, message };
 }
 
-/** Takes the entries one by one; how many bytes their pages are. They must be in order and must not overlap. */
-function decodeEntries(entries: readonly Uint8Array[], name: string, take: (entry: PagemapEntry) => void): number {
+/** The entries one by one. They must be in order and must not overlap. */
+function* decodeEntries(entries: readonly Uint8Array[], name: string): Generator<PagemapEntry> {
   let offset = 0;
   let end = 0;
   for (const bytes of entries) {
@@ -53,11 +57,13 @@ function decodeEntries(entries: readonly Uint8Array[], name: string, take: (entr
     if (entry.start < end) throw corrupt(`${name}: entries overlap or are out of order at address ${entry.start}`);
     end = entry.end;
     if (entry.present) offset += entry.end - entry.start;
-    take(entry);
+    if (!Number.isSafeInteger(offset)) throw corrupt(`${name}: more pages than a file can hold`);
+    yield entry;
   }
-  if (!Number.isSafeInteger(offset)) throw corrupt(`${name}: more pages than a file can hold`);
-  return offset;
 }
+
+/** Bytes that the pages image has up to the end of an entry. */
+const pagesUpTo = ({ present, offset, start, end }: PagemapEntry) => (present ? offset + end - start : offset);
 
 async function readParts(dir: string, name: string) {
   const [head, ...entries] = (await readImage(path.join(dir, name), 'pagemap')).entries;
@@ -69,9 +75,9 @@ async function readParts(dir: string, name: string) {
 /** Reads a pagemap image by file name. Entries must be in order and must not overlap. */
 export async function readPagemap(dir: string, name: string): Promise<Pagemap> {
   const { head, entries, pagesId } = await readParts(dir, name);
-  const decoded: PagemapEntry[] = [];
-  const pagesBytes = decodeEntries(entries, name, (entry) => decoded.push(entry));
-  return { name, pagesId, head, entries: decoded, pagesBytes };
+  const decoded = [...decodeEntries(entries, name)];
+  const last = decoded.at(-1);
+  return { name, pagesId, head, entries: decoded, pagesBytes: last === undefined ? 0 : pagesUpTo(last) };
 }
 
 /** Which memory has its pages in which pages image, and how long that must be: what is enough where nothing is rewritten. */
@@ -81,12 +87,15 @@ export async function readPresent(
 ): Promise<Pick<Pagemap, 'pagesId' | 'pagesBytes'> & { readonly present: readonly Range[] }> {
   const { entries, pagesId } = await readParts(dir, name);
   const present: Range[] = [];
-  const pagesBytes = decodeEntries(entries, name, ({ start, end, present: isPresent }) => {
-    if (!isPresent) return;
+  let [pagesBytes, read] = [0, 0];
+  for (const entry of decodeEntries(entries, name)) {
+    pagesBytes = pagesUpTo(entry);
     const last = present.at(-1);
-    if (last?.end === start) present[present.length - 1] = { start: last.start, end };
-    else present.push({ start, end });
-  });
+    if (entry.present && last?.end === entry.start) present[present.length - 1] = { start: last.start, end: entry.end };
+    else if (entry.present) present.push({ start: entry.start, end: entry.end });
+    read += 1;
+    if (read % AT_A_STRETCH === 0) await setImmediate();
+  }
   return { pagesId, pagesBytes, present };
 }
 

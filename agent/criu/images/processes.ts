@@ -70,9 +70,7 @@ async function readProcess(dir: string, entry: Message): Promise<Process> {
 /** Each process once, each parent there, every way up ends at a root. */
 function checkTree(processes: readonly Process[]): void {
   const byPid = new Map(processes.map((process) => [process.pid, process]));
-  const tids = processes.flatMap((process) => process.threads);
   if (byPid.size !== processes.length) throw corrupt('pstree.img names a process twice');
-  if (new Set(tids).size !== tids.length) throw corrupt('pstree.img names a thread twice');
   const rooted = new Set<number>([0]);
   for (const process of processes) {
     const way: number[] = [];
@@ -89,8 +87,10 @@ function checkTree(processes: readonly Process[]): void {
 export async function readProcesses(dir: string): Promise<Process[]> {
   const { entries } = await readImage(path.join(dir, 'pstree.img'), 'pstree');
   const messages = entries.map((entry, index) => parseMessage(entry, `pstree.img entry ${index}`));
-  const threads = messages.reduce((sum, message) => sum + message.fields.length, 0);
-  if (threads > MAX_THREADS) throw corrupt(`pstree.img names ${threads} threads`);
+  // Before the images of threads are read: one that is named again and again would be read as often.
+  const threads = messages.flatMap((message) => uints(message, 5));
+  if (threads.length > MAX_THREADS) throw corrupt(`pstree.img names ${threads.length} threads`);
+  if (new Set(threads).size !== threads.length) throw corrupt('pstree.img names a thread twice');
   const processes: Process[] = [];
   for (const message of messages) processes.push(await readProcess(dir, message));
   checkTree(processes);

@@ -155,18 +155,14 @@ export function inner(message: Message, number: number, name: string): Message |
 
 /** All nested messages of a repeated field, in order. */
 export function inners(message: Message, number: number, name: string): Message[] {
-  return eachInner(message, number, { name, read: (found) => found });
+  return [...eachInner(message, number, name)];
 }
 
-/** What `read` makes of each nested message of a repeated field, in order. Only that is kept: a process can have 100000 areas. */
-export function eachInner<T>(
-  message: Message,
-  number: number,
-  { name, read }: { readonly name: string; readonly read: (found: Message) => T },
-): T[] {
+/** As `inners`, one after the other: a process can have 100000 areas. */
+export function* eachInner(message: Message, number: number, name: string): Generator<Message> {
   const found = message.fields.filter((field) => field.number === number);
   if (found.some((field) => field.wire !== 2)) throw corrupt(`${message.name}: field ${number} has the wrong type`);
-  return found.map((field) => read(parseMessage(field.payload, name)));
+  for (const { payload } of found) yield parseMessage(payload, name);
 }
 
 /** A repeated unsigned 32-bit field, packed or not, in order. */
@@ -175,7 +171,7 @@ export function uints(message: Message, number: number): number[] {
   for (const field of message.fields) {
     if (field.number !== number) continue;
     if (field.wire === 0) values.push(field.bits);
-    else if (field.wire === 2) values.push(...unpack(field.payload, message.name));
+    else if (field.wire === 2) for (const value of unpack(field.payload, message.name)) values.push(value);
     else throw corrupt(`${message.name}: field ${number} has the wrong type`);
   }
   if (values.some((value) => value > 0xffffffffn)) throw corrupt(`${message.name}: field ${number} passes 32 bits`);

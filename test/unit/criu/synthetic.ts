@@ -110,13 +110,26 @@ export interface AreaSketch {
   readonly protection?: number;
   readonly flags?: number;
   readonly status?: number;
+  readonly offset?: number;
+  readonly mapped?: number;
 }
 
 export function putMemory(dir: string, pid: number, areas: readonly AreaSketch[]): void {
-  const vmas = areas.map(({ start, end, protection = 3, flags = 0x22, status = 0x201 }): [number, Uint8Array] => [
-    14,
-    message([1, start], [2, end], [3, 0], [4, 0], [5, protection], [6, flags], [7, status], [8, 1]),
-  ]);
+  const vmas = areas.map(
+    ({ start, end, protection = 3, flags = 0x22, status = 0x201, ...more }): [number, Uint8Array] => [
+      14,
+      message(
+        [1, start],
+        [2, end],
+        [3, more.offset ?? 0],
+        [4, more.mapped ?? 0],
+        [5, protection],
+        [6, flags],
+        [7, status],
+        [8, 1],
+      ),
+    ],
+  );
   put(dir, `mm-${pid}.img`, 'mm', [message([12, 9], ...vmas)]);
 }
 

@@ -62,7 +62,10 @@ export const FILES: Readonly<Record<string, string>> = {
   'rootfs/diff.tar': '',
 };
 
-export async function writeFiles(directory: string, files: Readonly<Record<string, string>> = FILES): Promise<void> {
+export async function writeFiles(
+  directory: string,
+  files: Readonly<Record<string, string | Buffer>> = FILES,
+): Promise<void> {
   for (const [path, content] of Object.entries(files)) {
     await mkdir(dirname(join(directory, path)), { recursive: true });
     await writeFile(join(directory, path), content);
@@ -74,7 +77,7 @@ export interface Made {
   readonly version?: string;
   readonly operationId?: string;
   readonly mode?: PublishRequest['mode'];
-  readonly files?: Readonly<Record<string, string>>;
+  readonly files?: Readonly<Record<string, string | Buffer>>;
   readonly record?: Partial<RecordDraft>;
   readonly keys?: RecordKeys;
 }
