@@ -36,10 +36,12 @@ function bestGpus(source: readonly SourceGpu[], gpus: readonly ComparedGpu[]): C
   if (source.length === 0) return [...gpus];
   const problems = (gpu: ComparedGpu) => sharingProblems([gpu], 'target').length;
   const left = gpus.toSorted((a, b) => problems(a) - problems(b) || b.freeBytes - a.freeBytes);
-  const chosen: ComparedGpu[] = [];
+  const chosen = new Map<SourceGpu, ComparedGpu>();
   for (const gpu of source.toSorted((a, b) => b.usedBytes - a.usedBytes)) {
     const at = left.findIndex((candidate) => isAlike(gpu, candidate));
-    if (at >= 0) chosen.push(...left.splice(at, 1));
+    const [place] = at < 0 ? [] : left.splice(at, 1);
+    if (place !== undefined) chosen.set(gpu, place);
   }
-  return [...chosen, ...left].slice(0, source.length);
+  // In the source's order: so the places are given out.
+  return [...source.flatMap((gpu) => chosen.get(gpu) ?? []), ...left].slice(0, source.length);
 }
