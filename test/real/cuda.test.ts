@@ -1,5 +1,6 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { type Answer, connectTo } from '../flow/grpc/client.ts';
 import type { Agent } from './environment/agent.ts';
 import { Cluster } from './environment/cluster.ts';
 import type { JsonLine } from './environment/container.ts';
@@ -59,6 +60,16 @@ async function failed(source: Source): Promise<JsonLine> {
   expect(end).toMatchObject({ msg: 'operation failed', advice: expect.stringMatching(/./) });
   expect(existsSync(artifactPath(cluster.volume, source))).toBe(false);
   return end;
+}
+
+/** One call of the agent's service. */
+async function ask(method: string, request: object): Promise<Answer> {
+  const client = connectTo(`unix:${agent.apiSocket}`);
+  try {
+    return await client.ask(method, request);
+  } finally {
+    client.close();
+  }
 }
 
 /** A process that was not touched, or was let go of, counts on with the same memory. */
@@ -182,6 +193,23 @@ describe('a CUDA process', () => {
     expect(await beatsOn(target.container)).toMatchObject({ on: [uuid(3)] });
     expect(cudaStates(cluster, target.container)).toEqual(['running', 'running']);
   });
+
+  test('is told by an inspection of its artifact, with the device memory that it held', async () => {
+    const source = await run([0], '--bytes', `${64 << 20}`);
+    await checkpoint(source);
+    const { processes, checkpoint: seen } = await ask('InspectCheckpoint', { checkpoint_id: source.id });
+    const holders = processes.filter(({ cuda }: Answer) => cuda);
+    expect(holders).toHaveLength(1);
+    const [{ device_bytes: held, stored_bytes: stored }] = holders;
+    expect(held).toBeGreaterThanOrEqual(64 << 20);
+    // The copy that the driver made is memory of the process.
+    expect(stored).toBeGreaterThanOrEqual(held);
+    const { platform, sizes } = seen.record;
+    expect(sizes.device_bytes).toBe(held);
+    const { name: model, bytes } = node.gpus[0] ?? {};
+    expect(platform.gpus).toEqual([{ uuid: uuid(0), model, memory_bytes: bytes, used_bytes: expect.any(Number) }]);
+    await source.pod.remove();
+  });
 });
 
 describe('a checkpoint is refused, and nothing was touched', () => {
@@ -253,9 +281,14 @@ describe('a restore is refused, and the container waits on', () => {
     return end;
   }
 
-  test('where the GPU has too little free memory', async () => {
+  const againstNode = () => ask('CheckCompatibility', { restore: { checkpoint_id: source.id } });
+
+  test('where the GPU has too little free memory; the node has others', async () => {
     const release = await node.fill(3, 900 << 20);
     expect(codes(await refused(node.visible(3)))).toEqual(['GPU_MEMORY_FREE']);
+    const { compatible, not_checked: notChecked } = await againstNode();
+    expect(compatible).toBe(true);
+    expect(notChecked).toContain('GPUs of the container');
     release();
   });
 
@@ -271,6 +304,7 @@ describe('a restore is refused, and the container waits on', () => {
     node.standin.setVersion('driver', version);
     await agent.restart('SIGTERM');
     expect(codes(await refused(node.visible(1)))).toEqual(expected);
+    expect((await againstNode()).mismatches.map(({ code }: Answer) => code)).toEqual(expected);
     node.standin.setVersion('driver', '580.159.04');
     await agent.restart('SIGTERM');
   });
