@@ -52,11 +52,11 @@ export async function readContents(
     if (!living.has(pid)) throw corrupt(`the bulk index has memory of process ${pid}, which the images do not have`);
   const files = await readMappedFiles(dir);
   const names = new Set(await readdir(dir));
-  const pages = pagesReader(source, names);
+  const memory = { dir, bulk, files, pages: pagesReader(source, names), shared: new Map<number, Measure>() };
   for (const process of processes) {
     goOn();
     const { pid, ppid, comm, state, threads } = process;
-    const areas = isLiving(process) ? await contentAreas({ dir, bulk, files, pages }, pid) : [];
+    const areas = isLiving(process) ? await contentAreas(memory, pid) : [];
     take({ pid, ppid, comm, state, threads: threads.length }, areas);
   }
 }
@@ -90,13 +90,14 @@ interface MemorySource {
   readonly bulk: BulkIndex;
   readonly files: ReadonlyMap<number, MappedFile>;
   readonly pages: PagesReader;
+  /** What is known of shared memory: it is read once, however many processes have it. */
+  readonly shared: Map<number, Measure>;
 }
 
-async function contentAreas({ dir, bulk, files, pages }: MemorySource, pid: number): Promise<ContentArea[]> {
+async function contentAreas({ dir, bulk, files, pages, shared }: MemorySource, pid: number): Promise<ContentArea[]> {
   const { areas } = await readMemory(dir, pid);
   const own = await pages(`pagemap-${pid}.img`);
   const moved = measureOf(bulk.memory.get(pid) ?? []);
-  const shared = new Map<number, Measure>();
   const contentOf = async (id: number) => {
     const known = shared.get(id) ?? (await pages(`pagemap-shmem-${id}.img`));
     shared.set(id, known);
