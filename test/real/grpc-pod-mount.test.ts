@@ -58,7 +58,7 @@ test('a checkpoint goes to the volume that its container mounts, wherever that i
   await target.pod.remove();
 });
 
-test('artifacts are listed, shown, verified and deleted through any container that mounts their volume', async () => {
+test('artifacts are listed, shown, looked into, verified and deleted through any container that mounts their volume', async () => {
   for (const storage of [through(source), through(elsewhere, ELSEWHERE)]) {
     const { checkpoints } = await node.api.ask('ListCheckpoints', storage);
     expect(checkpoints.map((one: Answer) => one.checkpoint_id)).toEqual(['one', 'two']);
@@ -69,6 +69,10 @@ test('artifacts are listed, shown, verified and deleted through any container th
     });
     const verified = await node.api.ask('VerifyCheckpoint', { ...storage, checkpoint_id: 'one' });
     expect(verified.bytes).toBeGreaterThan(2 << 20);
+    const inside = await node.api.ask('InspectCheckpoint', { ...storage, checkpoint_id: 'one' });
+    expect(inside).toMatchObject({ checkpoint: { checkpoint_id: 'one', readers: [] }, processes: [{ pid: 1 }] });
+    const fits = await node.api.ask('CheckCompatibility', { ...storage, restore: { checkpoint_id: 'one' } });
+    expect(fits).toMatchObject({ compatible: true, not_checked: expect.arrayContaining(['image', 'mounts']) });
   }
   await node.api.ask('DeleteCheckpoint', { ...through(source), checkpoint_id: 'two', version: '1' });
   const error = await refused(
@@ -80,6 +84,7 @@ test('artifacts are listed, shown, verified and deleted through any container th
 const CALLS: Readonly<Record<string, object>> = {
   ListCheckpoints: {},
   GetCheckpoint: { checkpoint_id: 'one' },
+  InspectCheckpoint: { checkpoint_id: 'one' },
   VerifyCheckpoint: { checkpoint_id: 'one' },
   DeleteCheckpoint: { checkpoint_id: 'one', version: '1' },
 };
