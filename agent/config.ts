@@ -39,6 +39,8 @@ const schema = z.strictObject({
         create: z.boolean().default(false),
         /** Keys that were in use before: their records are still accepted. */
         previousFiles: z.array(absolute).max(8).default([]),
+        /** Every `*.key` file in it verifies records; empty: none. Looked at again and again, as the other key files. */
+        acceptedDirectory: z.union([absolute, z.literal('')]).default(''),
       })
       .prefault({}),
   }),

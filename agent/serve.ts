@@ -22,9 +22,10 @@ import { lockNode } from './operations/node-lock.ts';
 import { recover } from './operations/recovery.ts';
 import { newRegistry } from './operations/registry.ts';
 import { newRequests, resumeRequests } from './operations/requests.ts';
-import { openRetention, runRetention } from './operations/retention.ts';
+import { openRetention, type RetentionSetup, runRetention } from './operations/retention.ts';
 import type { Capability } from './operations/service.ts';
 import { loadRecordKeys } from './store/key.ts';
+import { followRecordKeys } from './store/key-following.ts';
 import { newFileHints } from './watch/file-hints.ts';
 import { openRuntime, type Runtime } from './watch/runtime.ts';
 import type { PodSource } from './watch/source.ts';
@@ -95,7 +96,7 @@ async function work(parts: Parts, signal: AbortSignal): Promise<void> {
   const config = live.current();
   await prepareRunDir(config, native);
   const state = await openState(parts);
-  const { registry, journal } = state;
+  const { registry, journal, recordKeys } = state;
   registry.onChange((change) => doors.metrics.operations.changed(change));
   const closeTracing = await openTracing(doors, registry);
   const cuda = openDriver(config, log);
@@ -111,6 +112,7 @@ async function work(parts: Parts, signal: AbortSignal): Promise<void> {
   } finally {
     await cuda.stop();
     await closeTracing();
+    recordKeys.stop();
     await journal.close();
   }
 }
@@ -118,13 +120,19 @@ async function work(parts: Parts, signal: AbortSignal): Promise<void> {
 /** What an earlier run left on this node. */
 async function openState({ live, log, native, node, doors }: Parts) {
   const { storage, paths } = live.current();
-  const { file: path, create, previousFiles } = storage.key;
-  const keys = await loadRecordKeys({ path, create, olderPaths: previousFiles });
+  const { file: path, create, previousFiles, acceptedDirectory } = storage.key;
+  const keyFiles = { path, create, olderPaths: previousFiles, acceptedDirectory };
+  const recordKeys = followRecordKeys(keyFiles, { first: await loadRecordKeys(keyFiles), log });
   const journal = await openJournal({ path: join(paths.stateDir, 'journal.jsonl'), bootId: node.bootId });
   for (const warning of journal.warnings) log.error({ warning }, 'journal');
-  const retentionSetup = { rules: () => live.current().retention, node, keys, log, metrics: doors.metrics.events };
+  const retentionSetup: RetentionSetup = {
+    ...{ rules: () => live.current().retention, node, log, metrics: doors.metrics.events },
+    get keys() {
+      return recordKeys.current();
+    },
+  };
   return {
-    keys,
+    recordKeys,
     journal,
     guards: newGuards({ native, journal, log }),
     registry: newRegistry(),
@@ -138,7 +146,7 @@ type State = Awaited<ReturnType<typeof openState>> & Pick<AgentContext, 'cuda'>;
 /** Settles what was left in the middle, then serves pods and callers until the signal. */
 async function attend(
   parts: Parts,
-  { retentionSetup, registry, guards, ...state }: State,
+  { retentionSetup, registry, guards, recordKeys, ...state }: State,
   { pods, reporter, kube }: ClusterLink,
   signal: AbortSignal,
 ): Promise<void> {
@@ -155,6 +163,9 @@ async function attend(
     liveOperations: new Set(),
     get config() {
       return live.current();
+    },
+    get keys() {
+      return recordKeys.current();
     },
   };
   const settled = await recover(context);

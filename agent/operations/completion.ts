@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isEnding, readProcess } from '../container/tree.ts';
 import { SnapshotError } from '../errors.ts';
+import type { RecordKeys } from '../store/key.ts';
 import type { Volume } from '../store/paths.ts';
 import { publish } from '../store/publish.ts';
 import { reopenStaging, type Staging } from '../store/staging.ts';
@@ -41,10 +42,21 @@ export async function publishPending(
       bulk: finalized.bulk,
       timings: [...parts.timings],
     },
-    keys: context.keys,
+    keys: signedWith(finalized.keyId, context.keys),
     mode: pending.mode,
   });
   if (displaced !== undefined) context.log.info({ displaced }, 'an earlier artifact was displaced');
+}
+
+/** The keys, with the one that made the block tags as the one that signs. Throws CONFIG_INVALID where the agent does not have it any more. */
+function signedWith(keyId: string | undefined, keys: RecordKeys): RecordKeys {
+  if (keyId === undefined || keyId === keys.current.id) return keys;
+  const key = keys.accepted.find(({ id }) => id === keyId);
+  if (key !== undefined) return { current: key, accepted: keys.accepted };
+  throw new SnapshotError(
+    'CONFIG_INVALID',
+    `the images of the interrupted checkpoint were made with record key ${keyId}, which is not accepted any more: give it back to the agent`,
+  );
 }
 
 /**
@@ -82,7 +94,9 @@ export async function finishPending(context: AgentContext, left = new Set<string
   return finished;
 }
 
-async function finishOne(context: AgentContext, pending: Pending): Promise<void> {
+async function finishOne(live: AgentContext, pending: Pending): Promise<void> {
+  // One key from the first block to the signature, whatever changes meanwhile.
+  const context = { ...live };
   const { config, node } = context;
   await requireStopped(context, pending);
   if (config.storage.accessMode === 'podMount')

@@ -16,7 +16,10 @@ import type { Over, Reporter } from './reporter.ts';
 import type { Retention } from './retention.ts';
 import type { StepTiming } from './steps.ts';
 
-/** What every operation works with; made once, by main. */
+/**
+ * What every operation works with; made once, by main. Configuration and keys follow their files; an operation works with a copy of
+ * what they were when it began: one key derives the keys of its blocks and signs.
+ */
 export interface AgentContext {
   readonly config: Config;
   readonly runtime: Runtime;

@@ -13,6 +13,8 @@ export interface Finalized {
   readonly criuBytes: number;
   readonly zeroBytes: number;
   readonly bulk: { readonly blocks: number; readonly bytes: number; readonly salt: string } | null;
+  /** The record key that the block tags were made with: it must sign the record, also where another has become current since. */
+  readonly keyId?: string;
 }
 
 export interface FinalizeLimits {
@@ -40,6 +42,7 @@ export async function finalize(context: AgentContext, paths: StagingPaths, limit
     criuBytes: await sizeOf(paths.criu),
     zeroBytes: bulk?.zeroBytes ?? 0,
     bulk: bulk?.summary ?? null,
+    keyId: context.keys.current.id,
   };
   await limits.beforeDrop?.(finalized);
   await dropRaw(paths);

@@ -5,7 +5,14 @@ import type { PodView } from '../../contract/pods.ts';
 import { asSnapshotError, SnapshotError } from '../errors.ts';
 import type { CheckpointWanted, RestoreWanted } from '../plan/decide.ts';
 import type { AttachedVolume } from '../store/attach.ts';
-import { deleteVisible, getVisible, listVisible, recordVisible, verifyVisible } from './artifacts.ts';
+import {
+  type ArtifactCalls,
+  deleteVisible,
+  getVisible,
+  listVisible,
+  recordVisible,
+  verifyVisible,
+} from './artifacts.ts';
 import { atMostAtOnce } from './at-once.ts';
 import { endUnbegun, noteAccepted } from './attempt.ts';
 import { checkpointReasons, nodeReasons, restoreReasons } from './checks.ts';
@@ -51,9 +58,10 @@ export interface RequestsSetup {
 /** Answers callers of this node's agent. */
 export function newRequests(setup: RequestsSetup): AgentService {
   const { context } = setup;
-  const { keys, native, node, log } = context;
-  const calls = { keys, native, node, log };
-  const inspection = { ...calls, makeWorkDir: () => makeWorkDir(context.config) };
+  const { native, node, log } = context;
+  // Made for each call: the keys are what they are by then.
+  const calls = (): ArtifactCalls => ({ keys: context.keys, native, node, log });
+  const inspection = () => ({ ...calls(), makeWorkDir: () => makeWorkDir(context.config) });
   const oneInspection = atMostAtOnce(MAX_INSPECTIONS, 'inspections');
   const oneVerification = atMostAtOnce(MAX_VERIFICATIONS, 'verifications');
   return {
@@ -71,27 +79,29 @@ export function newRequests(setup: RequestsSetup): AgentService {
     },
     checkArtifact: async ({ storage, ...request }, caller, signal) => {
       const record = await withVolume(context, storage, caller, (volume) =>
-        recordVisible(calls, volume, request, caller),
+        recordVisible(calls(), volume, request, caller),
       );
       signal.throwIfAborted();
       return await nodeReasons(context, record);
     },
     listArtifacts: ({ storage, ...request }, caller) =>
-      withVolume(context, storage, caller, (volume) => listVisible(calls, volume, request, caller)),
+      withVolume(context, storage, caller, (volume) => listVisible(calls(), volume, request, caller)),
     getArtifact: ({ storage, ...request }, caller) =>
-      withVolume(context, storage, caller, (volume) => getVisible(calls, volume, request, caller)),
+      withVolume(context, storage, caller, (volume) => getVisible(calls(), volume, request, caller)),
     inspectArtifact: ({ storage, ...request }, caller, signal) =>
       oneInspection(() =>
         withVolume(context, storage, caller, (volume) =>
-          inspectVisible(inspection, volume, { ...request, signal }, caller),
+          inspectVisible(inspection(), volume, { ...request, signal }, caller),
         ),
       ),
     verifyArtifact: ({ storage, ...request }, caller, signal) =>
       oneVerification(() =>
-        withVolume(context, storage, caller, (volume) => verifyVisible(calls, volume, { ...request, signal }, caller)),
+        withVolume(context, storage, caller, (volume) =>
+          verifyVisible(calls(), volume, { ...request, signal }, caller),
+        ),
       ),
     deleteArtifact: ({ storage, ...request }, caller, signal) =>
-      withVolume(context, storage, caller, (volume) => deleteVisible(calls, volume, { ...request, signal }, caller)),
+      withVolume(context, storage, caller, (volume) => deleteVisible(calls(), volume, { ...request, signal }, caller)),
     nodeInfo: setup.nodeInfo,
   };
 }

@@ -18,6 +18,7 @@ const RESTART_KEYS = [
   'storage.accessMode',
   'storage.basePath',
   'storage.key.file',
+  'storage.key.acceptedDirectory',
   'storage.key.create',
   'storage.key.previousFiles',
   'host.procRoot',

@@ -36,7 +36,7 @@ describe('the configuration', () => {
         type: 'pvc',
         accessMode: 'agentMount',
         basePath: '/checkpoints',
-        key: { file: '/var/lib/snapshot-agent/record.key', create: false, previousFiles: [] },
+        key: { file: '/var/lib/snapshot-agent/record.key', create: false, previousFiles: [], acceptedDirectory: '' },
       },
       host: { procRoot: '/host/proc', cgroupRoot: '/host/cgroup' },
       paths: {

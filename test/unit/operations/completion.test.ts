@@ -6,12 +6,14 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { parseConfig } from '../../../agent/config.ts';
 import { SnapshotError } from '../../../agent/errors.ts';
 import type { Native, ProcessId } from '../../../agent/host/native.ts';
-import { finishPending } from '../../../agent/operations/completion.ts';
+import { finishPending, publishPending } from '../../../agent/operations/completion.ts';
 import type { AgentContext } from '../../../agent/operations/context.ts';
-import { savePending } from '../../../agent/operations/pending.ts';
+import { type Pending, savePending } from '../../../agent/operations/pending.ts';
+import { makeStaging } from '../../../agent/store/staging.ts';
+import { artifactState } from '../../../agent/store/verify.ts';
 import { memoryLog } from '../../fakes/log.ts';
 import { makeProcfs, type Procfs } from '../../fakes/procfs.ts';
-import { draft } from '../store/volume.ts';
+import { draft, KEYS, makeVolume, otherKey, writeFiles } from '../store/volume.ts';
 
 let top: string;
 let procfs: Procfs;
@@ -112,5 +114,44 @@ describe('a checkpoint that is to be finished', () => {
     await finishing;
     expect(asked).toEqual(['attach']);
     expect(await files()).toEqual(['op.json']);
+  });
+});
+
+describe('images that were made with a record key which signs no more', () => {
+  /** What is left to do after a restart that brought another key. */
+  async function publishMade(keyId: string, accepted: readonly (typeof otherKey)[]) {
+    const volume = await makeVolume();
+    try {
+      const operation = { node: 'a', bootId: 'b', operationId: 'op' };
+      const staging = await makeStaging({ volume, id: 'ckpt', version: '1', operation });
+      await writeFiles(staging.path);
+      const { sizes: _sizes, bulk, timings: _timings, ...rest } = draft();
+      const pending = { id: 'ckpt', version: '1', mode: 'new', draft: rest, rootfsBytes: 0, shmBytes: 0 };
+      const context = { keys: { current: otherKey, accepted }, log: memoryLog().log } as unknown as AgentContext;
+      const finalized = { criuBytes: 1, zeroBytes: 0, bulk, keyId };
+      try {
+        await publishPending(context, {
+          ...{ volume, staging, finalized, timings: [] },
+          pending: pending as unknown as Pending,
+        });
+      } finally {
+        await staging.discard();
+      }
+      return await artifactState(volume, { id: 'ckpt', version: '1', keys: { current: otherKey, accepted } });
+    } finally {
+      await volume.remove();
+    }
+  }
+
+  it('are signed with the key of their block tags', async () => {
+    const found = await publishMade(KEYS.current.id, [otherKey, KEYS.current]);
+    expect(found).toMatchObject({ state: 'complete', artifact: { key: { id: KEYS.current.id } } });
+  });
+
+  it('are kept where the agent does not have that key any more', async () => {
+    await expect(publishMade(KEYS.current.id, [otherKey])).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+      message: expect.stringContaining(KEYS.current.id),
+    });
   });
 });

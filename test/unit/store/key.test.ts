@@ -2,6 +2,7 @@ import { chmod, mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { keyFromBytes, loadRecordKeys } from '../../../agent/store/key.ts';
+import { MAX_RECORD_KEYS } from '../../../contract/record-key.ts';
 import { makeVolume } from './volume.ts';
 
 let directory: Awaited<ReturnType<typeof makeVolume>>;
@@ -70,5 +71,47 @@ describe('the record key', () => {
     await expect(loadRecordKeys({ path: at('new'), olderPaths: [at('gone')], create: false })).rejects.toThrow(
       /older record key/,
     );
+  });
+
+  describe('beside a directory of accepted ones', () => {
+    const files = () => ({ path: at('record.key'), acceptedDirectory: directory.root, create: false });
+    const keyOf = (byte: number) => keyFromBytes(Buffer.alloc(32, byte));
+    const put = (name: string, byte: number) => writeFile(at(name), Buffer.alloc(32, byte), { mode: 0o400 });
+
+    it('counts once, and what is no key file not at all', async () => {
+      await put('record.key', 1);
+      await put('previous-2.key', 2);
+      await put('again.key', 2);
+      await put('readme', 9);
+      await put('.half-written.key', 9);
+      const keys = await loadRecordKeys(files());
+      expect(keys.current).toEqual(keyOf(1));
+      expect(keys.accepted.map(({ id }) => id).sort()).toEqual([keyOf(1).id, keyOf(2).id].sort());
+    });
+
+    it('is refused with the path of a file there that is no good', async () => {
+      await put('record.key', 1);
+      await writeFile(at('short.key'), 'short', { mode: 0o400 });
+      await expect(loadRecordKeys(files())).rejects.toMatchObject({
+        code: 'CONFIG_INVALID',
+        message: expect.stringMatching(/short\.key has 5 bytes/),
+      });
+      await chmod(at('short.key'), 0o444);
+      await expect(loadRecordKeys(files())).rejects.toThrow(/short\.key has mode 0444/);
+    });
+
+    it('is refused where a link there leads nowhere, or the directory is not there', async () => {
+      await put('record.key', 1);
+      await symlink('gone', at('lost.key'));
+      await expect(loadRecordKeys(files())).rejects.toThrow(/leads nowhere/);
+      await expect(loadRecordKeys({ ...files(), acceptedDirectory: at('none') })).rejects.toThrow(/none: .*ENOENT/);
+    });
+
+    it('is refused beyond the limit, which the programs share', async () => {
+      for (let n = 0; n < MAX_RECORD_KEYS; n += 1) await put(n === 0 ? 'record.key' : `${n}.key`, n + 1);
+      expect((await loadRecordKeys(files())).accepted).toHaveLength(MAX_RECORD_KEYS);
+      await put('more.key', 99);
+      await expect(loadRecordKeys(files())).rejects.toThrow(`at most ${MAX_RECORD_KEYS} are accepted`);
+    });
   });
 });
