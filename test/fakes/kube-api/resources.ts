@@ -111,6 +111,18 @@ export const RESOURCES = {
     bookmark: { spec: {} },
     selectableFields: [],
   },
+  /** Without what a real server checks of their type and data. */
+  secrets: {
+    group: '',
+    plural: 'secrets',
+    kind: 'Secret',
+    hasStatus: false,
+    createsOnPut: false,
+    needsVersionOnPut: false,
+    hasGeneration: false,
+    bookmark: {},
+    selectableFields: ['type'],
+  },
 } as const satisfies Record<string, Resource>;
 
 /** Events once more: another view of the same objects. */

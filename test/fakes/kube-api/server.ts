@@ -21,7 +21,7 @@
  * await api.close();
  * ```
  *
- * Served: pods (+status), jobs (+status), leases, events (core and events.k8s.io); get, list, watch, create, update, delete, and patch as
+ * Served: pods (+status), jobs (+status), leases, secrets, events (core and events.k8s.io); get, list, watch, create, update, delete, and patch as
  * JSON patch, merge and strategic merge patch. Not served: server-side apply, collections of deletes, eviction, protobuf.
  */
 import type { Role } from './access.ts';

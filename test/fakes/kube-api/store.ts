@@ -35,7 +35,7 @@ export class Store {
       oldestVersion: FIRST_VERSION,
       listeners: new Set(),
     });
-    this.#tables = { pods: table(), events: table(), jobs: table(), leases: table() };
+    this.#tables = { pods: table(), events: table(), jobs: table(), leases: table(), secrets: table() };
   }
 
   get version(): number {
