@@ -17,6 +17,12 @@ export function eventPath(namespace: string): string {
   return kubePath('api', 'v1', 'namespaces', namespace, 'events');
 }
 
+/** The Secrets of a namespace, or one of them. */
+export function secretPath(namespace: string, name?: string): string {
+  const all = kubePath('api', 'v1', 'namespaces', namespace, 'secrets');
+  return name === undefined ? all : `${all}${kubePath(name)}`;
+}
+
 export type Verb = 'get' | 'list' | 'create' | 'update' | 'patch' | 'delete';
 
 const VERBS: Readonly<Record<string, Verb>> = { POST: 'create', PUT: 'update', PATCH: 'patch', DELETE: 'delete' };
