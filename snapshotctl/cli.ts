@@ -1,6 +1,7 @@
 import { Command, CommanderError } from 'commander';
 import { VERSION } from '../contract/version.ts';
 import { completionCommand } from './commands/completion.ts';
+import { credentialsCommand } from './commands/credentials.ts';
 import { CommandError, EXIT } from './failure.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -28,7 +29,7 @@ function newProgram(terminal: Terminal): Command {
     .showHelpAfterError('(snapshotctl help COMMAND prints its usage)')
     .exitOverride()
     .configureOutput({ writeOut: (text) => terminal.err.write(text), writeErr: (text) => terminal.err.write(text) });
-  for (const command of [completionCommand(program, terminal)])
+  for (const command of [credentialsCommand(program, terminal), completionCommand(program, terminal)])
     program.addCommand(command.copyInheritedSettings(program));
   return program;
 }

@@ -55,7 +55,12 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
     values: ['snapshotctl/commands', 'snapshotctl/failure.ts', 'contract'],
     types: ['snapshotctl/terminal.ts'],
   },
-  'snapshotctl/commands': { values: [], types: ['snapshotctl/terminal.ts'] },
+  'snapshotctl/commands': {
+    values: ['snapshotctl/cluster.ts', 'snapshotctl/credentials', 'snapshotctl/failure.ts'],
+    types: ['snapshotctl/terminal.ts'],
+  },
+  'snapshotctl/cluster.ts': { values: ['snapshotctl/failure.ts', 'kube'], types: ['snapshotctl/terminal.ts'] },
+  'snapshotctl/credentials': { values: ['snapshotctl/failure.ts', 'contract', 'kube'] },
   'snapshotctl/failure.ts': { values: [] },
   'snapshotctl/terminal.ts': { values: [] },
 };
