@@ -92,7 +92,7 @@ async function archiveProgram(): Promise<string> {
     await take('dist/agent/snapshot-agent.mjs');
     await take('proto');
     // How the agent is started stands in it.
-    await take('deploy/agent-image/install.sh');
+    await take('deploy/images/agent/install.sh');
     await take('test/gpu/workers');
     await take('test/workloads');
     await take('test/preload');

@@ -92,7 +92,7 @@ const PLACEHOLDERS = {
 
 describe('the image', () => {
   test('is for amd64 and says what it is, and the Dockerfile says the same', () => {
-    const text = readFileSync(deploy('agent-image/Dockerfile'), 'utf8');
+    const text = readFileSync(deploy('images/agent/Dockerfile'), 'utf8');
     const last = text.slice(text.lastIndexOf('\nFROM '));
     const all = (instruction: string) =>
       [...last.matchAll(new RegExp(`^${instruction} (.*)$`, 'gm'))].map(([, rest = '']) => rest);
@@ -147,9 +147,9 @@ describe('the image', () => {
     const resolved = host([
       'env',
       `PATH=${directory}:${process.env['PATH']}`,
-      deploy('agent-root/resolve-packages.sh'),
+      deploy('images/resolve-packages.sh'),
       'http://localhost:1/debian',
-      deploy('agent-root/packages.txt'),
+      deploy('images/agent/packages.txt'),
     ]);
     await expect(resolved).rejects.toThrow(/arm64.*amd64 only/);
     await rm(directory, { recursive: true });

@@ -3,7 +3,7 @@ import { readManifest } from './agent-manifest.ts';
 import type { Cluster } from './cluster.ts';
 import { AGENT_ROOT, host, REPOSITORY } from './host.ts';
 
-const MAKE_IMAGE = resolve(REPOSITORY, 'deploy/agent-image/make-image.sh');
+const MAKE_IMAGE = resolve(REPOSITORY, 'deploy/images/make-image.sh');
 
 /** The configuration of an image, as its archive says it. */
 export interface ImageConfig {
@@ -14,7 +14,7 @@ export interface ImageConfig {
 /** Makes the agent's image without a container engine, under the name by which the manifest calls it. Returns what its archive says. */
 async function makeAgentImage(archive: string): Promise<ImageConfig> {
   const [{ image }] = readManifest().pod.containers;
-  await host([MAKE_IMAGE, image, archive, AGENT_ROOT], { timeoutMs: 600_000 });
+  await host([MAKE_IMAGE, 'agent', image, archive, AGENT_ROOT], { timeoutMs: 600_000 });
   const read = (name: string) => host(['tar', '-xOf', archive, `./${name}`]);
   const [{ Config: config = '' } = {}] = JSON.parse(await read('manifest.json')) as { Config?: string }[];
   return JSON.parse(await read(config)) as ImageConfig;

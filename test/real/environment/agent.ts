@@ -122,9 +122,9 @@ export function sharedDirectory(place: AgentPlace): string {
 
 /** The command line of the agent's image, without the arguments that are given to it. */
 function imageCommand(): string[] {
-  const script = readFileSync(resolve(REPOSITORY, 'deploy/agent-image/install.sh'), 'utf8');
+  const script = readFileSync(resolve(REPOSITORY, 'deploy/images/agent/install.sh'), 'utf8');
   const command = /^exec (.+) "\$@"$/m.exec(script)?.[1];
-  if (command === undefined) throw new Error('deploy/agent-image/install.sh makes no command');
+  if (command === undefined) throw new Error('deploy/images/agent/install.sh makes no command');
   return command.split(' ');
 }
 

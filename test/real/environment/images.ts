@@ -153,7 +153,7 @@ async function programLayer(
  */
 export async function imageArchive(): Promise<string> {
   const baseArchive = join(CACHE, 'workload-base.tar');
-  const makeRoot = resolve(REPOSITORY, 'deploy/agent-root/make-root.sh');
+  const makeRoot = resolve(REPOSITORY, 'deploy/images/make-root.sh');
   await host([makeRoot, join(HERE, 'workload-packages.txt'), baseArchive], { timeoutMs: 600_000 });
   const work = await mkdtemp(join(CACHE, 'images-'));
   try {

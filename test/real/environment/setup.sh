@@ -47,6 +47,6 @@ if [ ! -e "$repository/node_modules/.package-lock.json" ] || [ "$repository/pack
   touch "$repository/node_modules/.package-lock.json"
 fi
 
-"$repository/deploy/agent-root/make-root.sh" "$repository/deploy/agent-root/packages.txt" "$repository/.cache/agent-root"
-"$repository/deploy/agent-root/make-root.sh" "$here/workload-packages.txt" "$repository/.cache/workload-base.tar"
+"$repository/deploy/images/make-root.sh" "$repository/deploy/images/agent/packages.txt" "$repository/.cache/agent-root"
+"$repository/deploy/images/make-root.sh" "$here/workload-packages.txt" "$repository/.cache/workload-base.tar"
 echo "setup: ready (containerd $(dpkg-query -W -f='${Version}' containerd), $(runc --version | head -n1), $(tail -n1 "$repository/.cache/agent-root.stamp"))"

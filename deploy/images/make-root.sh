@@ -1,7 +1,7 @@
 #!/bin/bash
 # make-root.sh PACKAGES TARGET
 #
-# Makes a Debian trixie root with the packages listed in the file PACKAGES: a directory TARGET, or an archive where TARGET ends in
+# Makes a Debian root with the packages listed in the file PACKAGES: a directory TARGET, or an archive where TARGET ends in
 # .tar. What is there already is kept while it was made from the same list by the same script (TARGET.stamp says so). The result
 # appears under its name only when it is complete.
 #
@@ -19,7 +19,7 @@ target=$(readlink -m "$2")
 [ "$(id -u)" = 0 ] || fail "must run as root: it makes files of other owners and device nodes"
 command -v mmdebstrap >/dev/null || fail "mmdebstrap is not installed: run 'make setup'"
 
-stamp=$(cat "$list" "$here"/{make-root,mirror,resolve-packages}.sh | sha256sum | cut -d' ' -f1)
+stamp=$(cat "$list" "$here"/{make-root.sh,mirror.sh,resolve-packages.sh,versions.env} <(echo "${CRIU_REPO:-} ${CRIU_REF:-}") | sha256sum | cut -d' ' -f1)
 mkdir -p "$(dirname "$target")"
 exec 9>"$target.lock"
 flock 9
@@ -50,7 +50,7 @@ echo "making $target: Debian $release with ${packages[*]}"
 include=$(IFS=,; echo "${packages[*]}")
 if ! mmdebstrap --quiet --mode=root --variant=minbase \
   --aptopt='Acquire::Check-Valid-Until "false"' --aptopt="APT::Default-Release \"$release\"" \
-  --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+  --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
   --include="$include" "$release" "$made" "${sources[@]}" >"$work/mmdebstrap.log" 2>&1; then
   tail -n 20 "$work/mmdebstrap.log" >&2
   fail "mmdebstrap could not make the root from $mirror (its last lines are above)"

@@ -23,7 +23,12 @@ version_of() {
 
 echo "snapshot-agent $(sed -n 's/^  "version": "\(.*\)",$/\1/p' "$home/package.json")"
 echo "debian $(cat "$root/etc/debian_version")"
-echo "criu $(version_of criu)"
+built=$root/usr/share/snapshot/criu-source.txt
+if [ -e "$built" ]; then
+  echo "criu $(sed -n 's/^version //p' "$built") from $(sed -n 's/^repository //p' "$built") $(sed -n 's/^commit //p' "$built")"
+else
+  echo "criu $(version_of criu)"
+fi
 echo "node $(version_of nodejs)"
 echo
 echo "$packages"

@@ -2,7 +2,7 @@
 # install-packages.sh PACKAGES
 #
 # Installs the packages listed in the file PACKAGES into the running root: what make-root.sh does for a new directory, this does inside a
-# container build that starts from a Debian image of the same release. Both ask ../agent-root/resolve-packages.sh what the list means.
+# container build that starts from a Debian image of the same release. Both ask resolve-packages.sh what the list means.
 #
 # MIRROR, where it is set, is the only source of packages: a mirror near by, or a day of snapshot.debian.org, with which the same packages
 # come again. Without it the sources of the base image stay, its security updates among them.
@@ -16,9 +16,11 @@ fail() {
 [ $# = 1 ] || fail "usage: install-packages.sh PACKAGES"
 here=$(dirname "$(readlink -f "$0")")
 codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-none}")
-mirror=${MIRROR:-$("$here/../agent-root/mirror.sh")}
+# Images of Debian come without package lists, and without those apt does not say where it takes packages from.
+[ -n "${MIRROR:-}" ] || apt-get update -qq -o 'Acquire::Check-Valid-Until=false'
+mirror=${MIRROR:-$("$here/mirror.sh")}
 
-plan=$("$here/../agent-root/resolve-packages.sh" "$mirror" "$1")
+plan=$("$here/resolve-packages.sh" "$mirror" "$1")
 mapfile -t suites < <(awk '$1 == "suite" { print $2 }' <<<"$plan")
 mapfile -t packages < <(awk '$1 == "package" { print $2 }' <<<"$plan")
 release=${suites[0]}
@@ -31,17 +33,20 @@ else
 fi
 for suite in "${suites[@]}"; do
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
-done >/etc/apt/sources.list.d/snapshot-agent.list
+done >/etc/apt/sources.list.d/snapshot.list
 # Nothing comes from another suite but what is asked for by name. The pattern covers the release's updates and security suites.
-cat >/etc/apt/apt.conf.d/50snapshot-agent <<END
+cat >/etc/apt/apt.conf.d/50snapshot <<END
 APT::Default-Release "/^$release(-updates|-security)?\$/";
 APT::Install-Recommends "false";
 Acquire::Check-Valid-Until "false";
 END
-# What nobody reads in a container.
-for unread in doc man locale; do
-  echo "path-exclude=/usr/share/$unread/*"
-done >/etc/dpkg/dpkg.cfg.d/50snapshot-agent
+# What nobody reads in a container, but for what the licences want to be kept.
+{
+  for unread in doc man locale; do
+    echo "path-exclude=/usr/share/$unread/*"
+  done
+  echo 'path-include=/usr/share/doc/*/copyright'
+} >/etc/dpkg/dpkg.cfg.d/50snapshot
 
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq

@@ -2,17 +2,15 @@
 # resolve-packages.sh MIRROR PACKAGES
 #
 # Says what the list PACKAGES means on the Debian archive MIRROR today, one line each: `suite NAME` for every suite that is needed, the
-# release first, and `package SPEC` for every package, as apt takes it. Both ways to the agent's image ask here: make-root.sh, and
-# ../agent-image/install-packages.sh in a container build. So it needs nothing but what every Debian root has: bash, apt, dpkg, awk.
+# release first, and `package SPEC` for every package, as apt takes it. Both ways to an image ask here: make-root.sh, and
+# install-packages.sh in a container build. So it needs nothing but what every Debian root has: bash, apt, dpkg, awk.
 #
 # Only amd64: CRIU's images of another architecture mean nothing here, and how an exit code is delivered is written for x86-64.
 #
-# A package written NAME@criu comes from the first of trixie, trixie-backports and sid whose CRIU is 4.2 or a later 4.x.
+# A package written NAME@criu comes from the first of the release, its backports and sid whose CRIU is in the range of versions.env. Where
+# CRIU_REPO or CRIU_REF is set, CRIU is built from its sources (build-criu.sh): then these are left out, and those written NAME@built-criu
+# are taken, from the release.
 set -euo pipefail
-
-readonly RELEASE=trixie
-readonly MINIMUM=4.2
-readonly BELOW=5
 
 fail() {
   echo "resolve-packages.sh: $*" >&2
@@ -20,8 +18,9 @@ fail() {
 }
 [ $# = 2 ] || fail "usage: resolve-packages.sh MIRROR PACKAGES"
 mirror=$1 list=$2
+. "$(dirname "$(readlink -f "$0")")/versions.env"
 architecture=$(dpkg --print-architecture)
-[ "$architecture" = amd64 ] || fail "this is $architecture, and the agent is made for amd64 only"
+[ "$architecture" = amd64 ] || fail "this is $architecture, and images are made for amd64 only"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -40,17 +39,23 @@ suite_of_criu() {
   for suite in "$RELEASE" "$RELEASE-backports" sid; do
     version=$(criu_version "$suite")
     seen="$seen $suite:${version:-none}"
-    if [ -n "$version" ] && dpkg --compare-versions "$version" ge "$MINIMUM" && dpkg --compare-versions "$version" lt "$BELOW"; then
+    if [ -n "$version" ] && dpkg --compare-versions "$version" ge "$CRIU_MINIMUM" && dpkg --compare-versions "$version" lt "$CRIU_BELOW"; then
       echo "$suite"
       return
     fi
   done
-  fail "no suite of the Debian archive has CRIU $MINIMUM or a later 4.x (seen:$seen)"
+  fail "no suite of the Debian archive has CRIU from $CRIU_MINIMUM on and before $CRIU_BELOW (seen:$seen)"
+}
+
+from_suite_of_criu() {
+  # In the release's own suite the dependencies of CRIU fit as they are.
+  [ "$1" != criu ] && [ "$criu_suite" = "$RELEASE" ] || echo "package $1/$criu_suite"
 }
 
 echo "suite $RELEASE"
 criu_suite=$RELEASE
-if grep -q '@criu$' "$list"; then
+built=${CRIU_REPO:-}${CRIU_REF:-}
+if [ -z "$built" ] && grep -q '@criu$' "$list"; then
   criu_suite=$(suite_of_criu)
   [ "$criu_suite" = "$RELEASE" ] || echo "suite $criu_suite"
 fi
@@ -58,9 +63,8 @@ fi
 while read -r name; do
   case "$name" in
   '' | '#'*) ;;
-  criu@criu) echo "package criu/$criu_suite" ;;
-  # In the release's own suite the dependencies of CRIU fit as they are.
-  *@criu) [ "$criu_suite" = "$RELEASE" ] || echo "package ${name%@criu}/$criu_suite" ;;
+  *@built-criu) [ -z "$built" ] || echo "package ${name%@built-criu}" ;;
+  *@criu) [ -n "$built" ] || from_suite_of_criu "${name%@criu}" ;;
   *) echo "package $name" ;;
   esac
 done <"$list"
