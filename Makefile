@@ -5,7 +5,7 @@ TSX := node --import tsx
 VITEST := node_modules/.bin/vitest run --reporter=default --reporter=json
 
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-24s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Installs what is missing on this machine (Debian 12 or later, as root)
 	@test/real/environment/setup.sh
@@ -50,6 +50,8 @@ gpu-test: ## Runs the GPU tests from the bundle, as root on a machine with a GPU
 gpu-selftest: setup build ## Runs the GPU tests here, over what stands for a GPU: shows that the tests work
 	@$(MAKE) --no-print-directory -C native standin
 	@$(TSX) test/gpu/run.ts --stand-in --only cpu,container,torch,live,compile-workers,faults,two-gpus
+
+include deploy/images/images.mk
 
 clean: ## Removes what was built and cached, and what interrupted tests left running
 	@if [ -d node_modules/tsx ]; then $(TSX) test/real/environment/clean.ts; fi

@@ -15,7 +15,10 @@ here=$(dirname "$(readlink -f "$0")")
 image=$1 tree=$(readlink -f "$2") added=$(readlink -m "$3")
 [ -x "$here/$image/install.sh" ] || fail "there is no image '$image' in $here"
 root=()
-[ $# = 3 ] || root=("$(readlink -f "$4")")
+if [ $# = 4 ]; then
+  [ -d "$4" ] || fail "the Debian root $4 is not there: run 'make setup'"
+  root=("$(readlink -f "$4")")
+fi
 mkdir "$added"
 "$here/$image/install.sh" "$tree" "$added"
 (cd "$tree" && node --import tsx "$here/bill/main.ts" "$image" "$tree" "$added" "${root[@]}")

@@ -36,7 +36,7 @@ criu_version() {
 
 suite_of_criu() {
   local suite version seen=""
-  for suite in "$RELEASE" "$RELEASE-backports" sid; do
+  for suite in "$DEBIAN_RELEASE" "$DEBIAN_RELEASE-backports" sid; do
     version=$(criu_version "$suite")
     seen="$seen $suite:${version:-none}"
     if [ -n "$version" ] && dpkg --compare-versions "$version" ge "$CRIU_MINIMUM" && dpkg --compare-versions "$version" lt "$CRIU_BELOW"; then
@@ -49,15 +49,15 @@ suite_of_criu() {
 
 from_suite_of_criu() {
   # In the release's own suite the dependencies of CRIU fit as they are.
-  [ "$1" != criu ] && [ "$criu_suite" = "$RELEASE" ] || echo "package $1/$criu_suite"
+  [ "$1" != criu ] && [ "$criu_suite" = "$DEBIAN_RELEASE" ] || echo "package $1/$criu_suite"
 }
 
-echo "suite $RELEASE"
-criu_suite=$RELEASE
+echo "suite $DEBIAN_RELEASE"
+criu_suite=$DEBIAN_RELEASE
 built=${CRIU_REPO:-}${CRIU_REF:-}
 if [ -z "$built" ] && grep -q '@criu$' "$list"; then
   criu_suite=$(suite_of_criu)
-  [ "$criu_suite" = "$RELEASE" ] || echo "suite $criu_suite"
+  [ "$criu_suite" = "$DEBIAN_RELEASE" ] || echo "suite $criu_suite"
 fi
 
 while read -r name; do
