@@ -27,9 +27,11 @@ mkdir -p "$(dirname "$archive")"
 work=$(mktemp -d "$archive.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-# Makes a layer of a directory. tar says "socket ignored" and the like on standard error only.
+# Makes a layer of a directory. tar says "socket ignored" and the like on standard error only. Of itself it would note, for each file, its
+# own process number and when the file was last read.
 layer() { # layer FILE DIRECTORY ARGUMENT...
-  tar -C "$2" --sort=name --mtime=@0 --numeric-owner --xattrs --xattrs-include=security.capability "${@:3}" -cf "$1"
+  tar -C "$2" --sort=name --mtime=@0 --numeric-owner --xattrs --xattrs-include=security.capability \
+    --format=posix --pax-option='exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime' "${@:3}" -cf "$1"
 }
 # /dev, /proc, /sys and /run are the container's own.
 readonly NOT_OURS=(--exclude='./dev/*' --exclude='./run/*' --exclude=./etc/resolv.conf --exclude=./etc/hostname)

@@ -177,6 +177,19 @@ function hasText(path: string): boolean {
   return readdirSync(path).some((name) => hasText(join(path, basename(name))));
 }
 
+test('the same input gives the same image', async () => {
+  const base = join(work, 'base');
+  await host(['mkdir', '-p', join(base, 'bin')]);
+  await host(['cp', join(REPOSITORY, 'native/build/snapshot-standby'), join(base, 'bin/worker')]);
+  const script = resolve(REPOSITORY, 'deploy/images/make-image.sh');
+  const make = async (archive: string) => host([script, 'placeholder', 'test.local/same:1', join(work, archive), base]);
+  await make('one.tar');
+  // Reading a file changes what its file system knows of it.
+  await host(['touch', '-a', join(base, 'bin/worker')]);
+  await make('two.tar');
+  await host(['cmp', join(work, 'one.tar'), join(work, 'two.tar')]);
+});
+
 test('a root without the copyright files of its packages is refused', async () => {
   const root = join(work, 'root');
   await host(['mkdir', '-p', join(root, 'var/lib'), join(root, 'etc')]);
