@@ -33,7 +33,8 @@ function programsIn(added: string, isProgram: (name: string) => boolean): string
 function ourParts({ tree, added }: Request, version: string): Part[] {
   const bundles = readBundles(tree);
   const programs = programsIn(added, (name) => name in bundles || isNative(tree, name));
-  if (programs.length === 0) throw new Error(`there is none of our programs in ${added}: run install.sh first`);
+  if (programs.length === 0)
+    throw new Error(`none of our programs is in ${added}, as far as the build in ${tree} knows: run 'make build'`);
   return programs.flatMap((name) => {
     const text = { inImage: `/${SHARE}/LICENSE` };
     const program: Part = { kind: 'application', name, version, licences: [OURS], text };
