@@ -1,12 +1,7 @@
 import { idProblem } from '../../contract/ids.ts';
-import {
-  ANNOTATIONS,
-  annotationKeyProblem,
-  DEFAULT_ARTIFACT_VERSION,
-  LABELS,
-  SCOPED_ANNOTATIONS,
-} from '../../contract/keys.ts';
+import { ANNOTATIONS, DEFAULT_ARTIFACT_VERSION, LABELS, SCOPED_ANNOTATIONS } from '../../contract/keys.ts';
 import type { ContainerView, FailedContainer, PodView } from '../../contract/pods.ts';
+import { reportingProblem, targetNames } from '../../contract/targets.ts';
 
 /** What is known of a container from earlier operations: how far the last one came, and how a restore of it ended. */
 export type History = (containerId: string) => Past;
@@ -143,13 +138,8 @@ const malformed = (reason: string): Malformed => ({ kind: 'malformed', reason })
 
 /** The names in the target annotation, or a sentence saying what is wrong with it. */
 function targetContainers(pod: PodView): string[] | string {
-  const text = pod.annotations[ANNOTATIONS.targetContainers]?.trim() ?? '';
-  if (text === '') return `annotation ${ANNOTATIONS.targetContainers} is missing or blank`;
-  const names = text.split(',').map((name) => name.trim());
-  if (names.includes('')) return `annotation ${ANNOTATIONS.targetContainers} "${text}" has an empty entry`;
-  if (new Set(names).size !== names.length)
-    return `annotation ${ANNOTATIONS.targetContainers} "${text}" names a container twice`;
-  return names;
+  const key = ANNOTATIONS.targetContainers;
+  return targetNames(pod.annotations[key] ?? '', `annotation ${key}`);
 }
 
 function sourceWishes(pod: PodView): Pick<CheckpointWanted, 'ofJob' | 'after' | 'existing'> | string {
@@ -241,14 +231,7 @@ function untold(pod: PodView, container: ContainerView, restore: EndedRestore): 
 
 /** Why the outcome of a restore could not be written to the pod. */
 function unreportable(pod: PodView, targets: readonly string[]): string | undefined {
-  return pod.kubernetes && targets.map(scopedKeyProblem).find((each) => each !== undefined);
-}
-
-/** Annotation keys have a length limit; a container whose name exceeds it cannot be reported on. */
-function scopedKeyProblem(container: string): string | undefined {
-  const keys = Object.values(SCOPED_ANNOTATIONS).map((prefix) => prefix + container);
-  const key = keys.find((each) => annotationKeyProblem(each) !== undefined);
-  return key === undefined ? undefined : `annotation ${key} ${annotationKeyProblem(key)}`;
+  return pod.kubernetes && targets.map(reportingProblem).find((each) => each !== undefined);
 }
 
 /** The base path a pod asks for; trailing slashes are dropped, as the protocol says. */
