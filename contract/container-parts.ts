@@ -1,0 +1,40 @@
+import type { Container, EnvVar, PodSpec } from '../kube/objects.ts';
+import { ShapingError } from './shaping-error.ts';
+
+/** Whether two paths are the same but for slashes at their ends. */
+export function samePath(a: string, b: string): boolean {
+  const bare = (path: string) => path.replace(/\/+$/, '');
+  return bare(a) === bare(b);
+}
+
+/** Sets a variable of a container. Throws ShapingError where the container has it with another value. */
+export function withEnv(container: Container, name: string, value: string): Container {
+  const { env = [] } = container;
+  const present = env.filter((one) => one.name === name);
+  const other = present.find((one) => one.value !== value);
+  if (other !== undefined)
+    throw new ShapingError(
+      `container ${container.name} sets ${name} to ${shownValue(other)}; it must be ${value}: remove it, it is added`,
+    );
+  return present.length > 0 ? container : { ...container, env: [...env, { name, value }] };
+}
+
+const shownValue = ({ value, valueFrom }: EnvVar) =>
+  valueFrom === undefined ? `"${value ?? ''}"` : 'what a source says';
+
+/** Refuses target containers that the pod does not have. Throws ShapingError. */
+export function requireContainers({ containers }: PodSpec, targets: readonly string[]): void {
+  const names = containers.map(({ name }) => name);
+  const missing = targets.find((target) => !names.includes(target));
+  if (missing !== undefined)
+    throw new ShapingError(`target container "${missing}" is not in the pod, which has: ${names.join(', ')}`);
+}
+
+/** The same pod with some of its containers changed. */
+export function mapTargets(
+  spec: PodSpec,
+  targets: readonly string[],
+  change: (container: Container) => Container,
+): PodSpec {
+  return { ...spec, containers: spec.containers.map((one) => (targets.includes(one.name) ? change(one) : one)) };
+}

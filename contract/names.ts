@@ -1,0 +1,45 @@
+import { createHash } from 'node:crypto';
+import { idProblem } from './ids.ts';
+
+/** A Job puts its name as a label onto its pods, so it must be no longer than a label's value. */
+const MAX_JOB_NAME = 63;
+const DNS_NAME = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/;
+const LABEL_VALUE = /^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$/;
+
+/** Name of the Job that checkpoints a pod of a manifest. */
+export function podCheckpointJobName(pod: string): string {
+  return `${pod}-checkpoint`;
+}
+
+/** Name of the Job that checkpoints under this id and version: as the original has it, where that is a legal name; else one that stands for it. */
+export function idCheckpointJobName(checkpointId: string, version: string): string {
+  const name = `checkpoint-job-${checkpointId}-${version}`;
+  if (jobNameProblem(name) === undefined) return name;
+  const digest = createHash('sha256').update(name).digest('hex').slice(0, 10);
+  const readable = name.toLowerCase().replace(/[^a-z0-9-]+/g, '-');
+  return `${readable.slice(0, MAX_JOB_NAME - 1 - digest.length).replace(/-+$/, '')}-${digest}`;
+}
+
+/** Says why this cannot be the name of a Job, or undefined. */
+export function jobNameProblem(name: string): string | undefined {
+  if (name.length > MAX_JOB_NAME) return `has ${name.length} characters, at most ${MAX_JOB_NAME} are allowed`;
+  if (!DNS_NAME.test(name)) return 'has characters other than a-z 0-9 - .';
+  return undefined;
+}
+
+/** The id of a checkpoint for which nobody gave one. The time is in nanoseconds since the epoch. */
+export function manualCheckpointId(unixNanoseconds: bigint): string {
+  return `manual-snapshot-${unixNanoseconds}`;
+}
+
+/** Says why this is no checkpoint id that a pod can carry as its label, or undefined. */
+export function checkpointIdProblem(id: string): string | undefined {
+  const problem = idProblem(id);
+  if (problem !== undefined) return problem;
+  return LABEL_VALUE.test(id) ? undefined : 'must begin and end with a letter or digit, as the value of a label does';
+}
+
+/** Where an artifact is on its volume. */
+export function checkpointLocation(basePath: string, checkpointId: string, version: string): string {
+  return `${basePath.replace(/\/+$/, '')}/${checkpointId}/versions/${version}`;
+}
