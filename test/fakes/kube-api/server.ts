@@ -21,8 +21,9 @@
  * await api.close();
  * ```
  *
- * Served: pods (+status), jobs (+status), leases, secrets, events (core and events.k8s.io); get, list, watch, create, update, delete, and patch as
- * JSON patch, merge and strategic merge patch. Not served: server-side apply, collections of deletes, eviction, protobuf.
+ * Served: pods (+status), jobs (+status), leases, events (core and events.k8s.io); secrets, daemonsets, persistentvolumeclaims and
+ * configmaps as they are sent; get, list, watch, create, update, delete, and patch as JSON patch, merge and strategic merge patch. Not
+ * served: server-side apply, collections of deletes, eviction, protobuf.
  */
 import type { Role } from './access.ts';
 import { type ApiCall, type CallPattern, matches } from './calls.ts';
@@ -127,9 +128,9 @@ export class KubeApi extends Cluster {
     return String(this.#store.version);
   }
 
-  /** Writes `kubeconfig` and the `token` file that it names; answers the path of the former. */
-  writeKubeconfig(dir: string): Promise<string> {
-    return writeKubeconfig(dir, { url: this.url, token: this.token, ca: this.#ca });
+  /** Writes `kubeconfig` and the `token` file that it names; answers the path of the former. The token is the first one without it. */
+  writeKubeconfig(dir: string, token: string = this.token): Promise<string> {
+    return writeKubeconfig(dir, { url: this.url, token, ca: this.#ca });
   }
 
   /** Writes the files that every pod finds of its service account. */

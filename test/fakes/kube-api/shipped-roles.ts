@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { parseAllDocuments } from 'yaml';
-import type { Role } from './access.ts';
+import { ADMIN, type Role } from './access.ts';
 import type { ApiCall } from './calls.ts';
 
 const DEPLOY = resolve(import.meta.dirname, '../../../deploy');
@@ -50,9 +50,10 @@ export function grantsOf(roles: readonly Role[]): string[] {
   return grants.sort();
 }
 
-/** The same of calls, each once. */
+/** The same of calls, each once; those of a person who may do everything are left out. */
 export function askedFor(calls: readonly ApiCall[]): string[] {
-  const asked = calls.map(({ verb, apiGroup, resource, subresource }) => {
+  const ofAgents = calls.filter(({ user }) => user !== ADMIN);
+  const asked = ofAgents.map(({ verb, apiGroup, resource, subresource }) => {
     const full = subresource === '' ? resource : `${resource}/${subresource}`;
     return `${verb} ${apiGroup}/${full}`;
   });

@@ -35,7 +35,8 @@ export class Store {
       oldestVersion: FIRST_VERSION,
       listeners: new Set(),
     });
-    this.#tables = { pods: table(), events: table(), jobs: table(), leases: table(), secrets: table() };
+    const tables = Object.keys(RESOURCES).map((name) => [name, table()] as const);
+    this.#tables = Object.fromEntries(tables) as Record<ResourceName, Table>;
   }
 
   get version(): number {
