@@ -1,7 +1,9 @@
 import { Command, CommanderError } from 'commander';
 import { VERSION } from '../contract/version.ts';
+import { checkpointCommand } from './commands/checkpoint.ts';
 import { completionCommand } from './commands/completion.ts';
 import { credentialsCommand } from './commands/credentials.ts';
+import { restoreCommand } from './commands/restore.ts';
 import { CommandError, EXIT } from './failure.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -29,8 +31,13 @@ function newProgram(terminal: Terminal): Command {
     .showHelpAfterError('(snapshotctl help COMMAND prints its usage)')
     .exitOverride()
     .configureOutput({ writeOut: (text) => terminal.err.write(text), writeErr: (text) => terminal.err.write(text) });
-  for (const command of [credentialsCommand(program, terminal), completionCommand(program, terminal)])
-    program.addCommand(command.copyInheritedSettings(program));
+  const commands = [
+    checkpointCommand(terminal),
+    restoreCommand(terminal),
+    credentialsCommand(program, terminal),
+    completionCommand(program, terminal),
+  ];
+  for (const command of commands) program.addCommand(command.copyInheritedSettings(program));
   return program;
 }
 

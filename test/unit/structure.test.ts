@@ -48,7 +48,7 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
   'config-services.ts': { values: [] },
   'config-original.ts': { values: [] },
   'errors.ts': { values: [] },
-  contract: { values: [] },
+  contract: { values: [], types: ['kube'] },
   kube: { values: [] },
   'snapshotctl/main.ts': { values: ['snapshotctl/cli.ts', 'snapshotctl/terminal.ts'] },
   'snapshotctl/cli.ts': {
@@ -56,11 +56,21 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
     types: ['snapshotctl/terminal.ts'],
   },
   'snapshotctl/commands': {
-    values: ['snapshotctl/cluster.ts', 'snapshotctl/credentials', 'snapshotctl/failure.ts'],
-    types: ['snapshotctl/terminal.ts'],
+    values: [
+      'snapshotctl/cluster.ts',
+      'snapshotctl/credentials',
+      'snapshotctl/failure.ts',
+      'snapshotctl/workload',
+      'contract',
+    ],
+    types: ['snapshotctl/terminal.ts', 'kube'],
   },
   'snapshotctl/cluster.ts': { values: ['snapshotctl/failure.ts', 'kube'], types: ['snapshotctl/terminal.ts'] },
   'snapshotctl/credentials': { values: ['snapshotctl/failure.ts', 'contract', 'kube'] },
+  'snapshotctl/workload': {
+    values: ['snapshotctl/failure.ts', 'contract', 'kube'],
+    types: ['snapshotctl/terminal.ts'],
+  },
   'snapshotctl/failure.ts': { values: [] },
   'snapshotctl/terminal.ts': { values: [] },
 };
