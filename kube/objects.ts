@@ -7,7 +7,6 @@ import type {
   V1Pod,
   V1PodSpec,
   V1Probe,
-  V1Volume,
   V1VolumeMount,
 } from '@kubernetes/client-node';
 
