@@ -27,6 +27,12 @@ export interface RestorePodRequest extends CheckpointName {
   readonly startupSeconds?: number;
 }
 
+/** What shaping gives a pod in any case. */
+interface ShapedPod {
+  readonly metadata: ObjectMeta;
+  readonly spec: PodSpec;
+}
+
 const COMMANDS: Readonly<Record<Exclude<Placeholder, 'entrypoint'>, readonly string[]>> = {
   standby: ['snapshot-standby'],
   sleep: ['sleep', 'infinity'],
@@ -36,7 +42,7 @@ const COMMANDS: Readonly<Record<Exclude<Placeholder, 'entrypoint'>, readonly str
  * A pod that waits to be restored into. All of it that does not stand in the way is kept, other fields than metadata and spec too; what
  * does is named in a ShapingError. Made into one again it stays as it is.
  */
-export function restorePod<T extends PodTemplate>(pod: T, request: RestorePodRequest): T & { metadata: ObjectMeta } {
+export function restorePod<T extends PodTemplate>(pod: T, request: RestorePodRequest): T & ShapedPod {
   const { targets, storage, seccompProfile, placeholder = 'standby', startupSeconds = STARTUP_SECONDS } = request;
   requireContainers(pod.spec, targets);
   requireReportable(targets);

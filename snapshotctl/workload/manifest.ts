@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { parseAllDocuments } from 'yaml';
+import { isScalar, parseAllDocuments } from 'yaml';
 import { z } from 'zod';
 import type { ObjectMeta, Pod, PodSpec } from '../../kube/objects.ts';
 import { CommandError } from '../failure.ts';
@@ -82,7 +82,9 @@ type Refuse = (why: string) => CommandError;
 
 function onlyDocument(text: string, refuse: Refuse): unknown {
   const documents = parseAllDocuments(text, { merge: true });
-  const filled = [...documents].filter((document) => document.contents !== null);
+  const filled = [...documents].filter(
+    ({ contents }) => contents !== null && !(isScalar(contents) && contents.value === null),
+  );
   const [document, second] = filled;
   if (document === undefined) throw refuse('is empty');
   if (second !== undefined)
