@@ -39,7 +39,8 @@ interface CheckpointFlags extends ClusterFlags, StorageFlags {
 export function checkpointCommand(terminal: Terminal): Command {
   const command = new Command('checkpoint')
     .description('Start the pod of a manifest in a Job, checkpoint one of its containers, and wait for that')
-    .allowExcessArguments()
+    .usage('[options]')
+    .argument('[words...]')
     .addOption(new Option('--manifest <file>', 'the pod, as YAML or JSON; required'))
     .addOption(new Option('--container <name>', `which container; default: annotation ${ANNOTATIONS.targetContainers}`))
     .addOption(
@@ -52,8 +53,8 @@ export function checkpointCommand(terminal: Terminal): Command {
     .addOption(newTimeoutOption('how long to wait'))
     .addOption(new Option('--cleanup', 'delete the Job at the end, however it ended'))
     .addOption(newOutputOption())
-    .action(async (flags: CheckpointFlags) => {
-      requireNoArguments(command);
+    .action(async (words: readonly string[], flags: CheckpointFlags) => {
+      requireNoArguments(words);
       await checkpoint(flags, terminal).catch((error: unknown) => {
         throw asCommandError(error);
       });
@@ -104,13 +105,19 @@ async function checkpointIn(
     seccompProfile: seccompProfileOf(flags.seccompProfile),
     wrapLaunchJob: flags.cudaCheckpointWrap === true,
   });
-  const job = await createJob(kube, namespace, wanted, terminal.signal);
-  await wait(cluster, { job, namespace, flags, terminal });
+  const name = wanted.metadata?.name ?? '';
+  try {
+    const job = await createJob(kube, namespace, wanted, terminal.signal);
+    await wait(cluster, { job, namespace, flags, terminal });
+  } catch (error) {
+    if (terminal.signal.aborted) terminal.err.write(howToGoOn(namespace, name));
+    throw error;
+  }
   writeResult(terminal, flags.output, {
     status: 'completed',
     namespace,
     name: manifest.metadata.name,
-    checkpoint_job: job.metadata?.name ?? '',
+    checkpoint_job: name,
     checkpoint_id: checkpointId,
     checkpoint_location: checkpointLocation(storage.basePath, checkpointId, version),
   });
@@ -123,7 +130,6 @@ interface Waiting {
   readonly terminal: Terminal;
 }
 
-/** Whoever interrupts it is told what goes on without them. */
 async function wait({ kube }: Cluster, { job, namespace, flags, terminal }: Waiting): Promise<void> {
   const { signal } = terminal;
   const name = job.metadata?.name ?? '';
@@ -132,16 +138,22 @@ async function wait({ kube }: Cluster, { job, namespace, flags, terminal }: Wait
   try {
     await followJob({ kube, namespace, signal, terminal, progress, timeoutMs: flags.timeout }, job);
   } catch (error) {
-    if (signal.aborted) {
-      terminal.err.write(`job ${namespace}/${name} goes on. To see how far it is, or to end it:\n`);
-      terminal.err.write(`  kubectl -n ${namespace} get job ${name} -o jsonpath='{.metadata.annotations}'\n`);
-      terminal.err.write(`  kubectl -n ${namespace} delete job ${name}\n`);
-    } else if (flags.cleanup === true) await deleteJob(kube, namespace, job);
-    else
+    if (flags.cleanup === true && !signal.aborted) await deleteJob(kube, namespace, job);
+    if (flags.cleanup !== true && !signal.aborted)
       terminal.err.write(
         `job ${namespace}/${name} is left for a look; delete it before the next try (or pass --cleanup)\n`,
       );
     throw error;
   }
   if (flags.cleanup === true) await deleteJob(kube, namespace, job);
+}
+
+/** For whoever interrupts it; a Job whose creation was not answered yet may be there as well. */
+function howToGoOn(namespace: string, name: string): string {
+  return [
+    `job ${namespace}/${name} goes on. To see how far it is, or to end it:`,
+    `  kubectl -n ${namespace} get job ${name} -o jsonpath='{.metadata.annotations}'`,
+    `  kubectl -n ${namespace} delete job ${name}`,
+    '',
+  ].join('\n');
 }

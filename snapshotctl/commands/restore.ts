@@ -41,7 +41,8 @@ const PLACEHOLDERS: readonly Placeholder[] = ['standby', 'sleep', 'entrypoint'];
 export function restoreCommand(terminal: Terminal): Command {
   const command = new Command('restore')
     .description('Restore a checkpoint into a new pod of a manifest, or into a pod that is there')
-    .allowExcessArguments()
+    .usage('[options]')
+    .argument('[words...]')
     .addOption(new Option('--manifest <file>', 'the pod, as YAML or JSON, that is created to be restored into'))
     .addOption(new Option('--pod <name>', 'a pod that waits already'))
     .addOption(new Option('--checkpoint-id <id>', 'what to restore; required'))
@@ -56,8 +57,8 @@ export function restoreCommand(terminal: Terminal): Command {
     .addOption(new Option('--wait', 'until it is restored, or has failed'))
     .addOption(newTimeoutOption('how long to wait (with --wait)'))
     .addOption(newOutputOption())
-    .action(async (flags: RestoreFlags) => {
-      requireNoArguments(command);
+    .action(async (words: readonly string[], flags: RestoreFlags) => {
+      requireNoArguments(words);
       await restore(flags, terminal).catch((error: unknown) => {
         throw asCommandError(error);
       });

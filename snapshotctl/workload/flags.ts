@@ -1,4 +1,4 @@
-import { type Command, Option } from 'commander';
+import { Option } from 'commander';
 import { checkpointIdProblem } from '../../contract/names.ts';
 import { SECCOMP_PROFILE } from '../../contract/seccomp.ts';
 import { CommandError } from '../failure.ts';
@@ -32,6 +32,6 @@ export function requireCheckpointId(id: string): void {
 }
 
 /** Refuses words that are no flags. Throws CommandError `usage`. */
-export function requireNoArguments({ args }: Command): void {
-  if (args.length > 0) throw new CommandError('usage', `unexpected arguments: [${args.join(' ')}]`);
+export function requireNoArguments(words: readonly string[]): void {
+  if (words.length > 0) throw new CommandError('usage', `unexpected arguments: [${words.join(' ')}]`);
 }
