@@ -37,6 +37,8 @@ export class KubeNode {
   readonly kubelet: FakeKubelet;
   /** Where claims are on this machine: `checkpoints` is the cluster's volume. */
   readonly claims: Map<string, string>;
+  /** Where seccomp profiles are on this machine, by the names that pods call them. */
+  readonly profiles = new Map<string, string>();
   readonly #pods = new Map<string, KubeletPod>();
   readonly #ending = new Set<string>();
   readonly #problems: unknown[] = [];
@@ -137,8 +139,8 @@ export class KubeNode {
   }
 
   #run(pod: KubeObject): void {
-    const { cluster, kubelet, claims } = this;
-    const running = new KubeletPod({ cluster, kubelet, claims, mayReport: () => !this.#isHeld }, pod);
+    const { cluster, kubelet, claims, profiles } = this;
+    const running = new KubeletPod({ cluster, kubelet, claims, profiles, mayReport: () => !this.#isHeld }, pod);
     this.#pods.set(pod.metadata.uid, running);
     this.#note(running.running);
   }

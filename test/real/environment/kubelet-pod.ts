@@ -21,6 +21,8 @@ export interface KubeletParts {
   readonly kubelet: FakeKubelet;
   /** Where claims are on this machine. */
   readonly claims: ReadonlyMap<string, string>;
+  /** Where the node's seccomp profiles are. */
+  readonly profiles: ReadonlyMap<string, string>;
   /** A real kubelet lags behind the runtime by seconds: while this is false it writes no status. */
   readonly mayReport: () => boolean;
 }
@@ -130,6 +132,11 @@ export class KubeletPod {
       emptyDir: (name) => {
         const path = join(pod.directory.path, 'volumes/kubernetes.io~empty-dir', name);
         mkdirSync(path, { recursive: true });
+        return path;
+      },
+      profile: (name) => {
+        const path = this.#parts.profiles.get(name);
+        if (path === undefined) throw new Error(`the test has no seccomp profile ${name}`);
         return path;
       },
     };

@@ -37,6 +37,9 @@ export interface PodSpec {
   readonly restartPolicy?: 'Always' | 'OnFailure' | 'Never';
   readonly terminationGracePeriodSeconds?: number;
   readonly shareProcessNamespace?: boolean;
+  readonly securityContext?: {
+    readonly seccompProfile?: { readonly type: string; readonly localhostProfile?: string };
+  };
   readonly containers: readonly ContainerSpec[];
   readonly volumes?: readonly VolumeSpec[];
 }
@@ -48,11 +51,13 @@ export function specOf({ spec }: KubeObject): PodSpec {
   return spec as unknown as PodSpec;
 }
 
-/** Where a pod's volumes are on this machine, by what the volume is. */
+/** Where what a pod names is on this machine. */
 export interface VolumePlaces {
   claim(name: string): string;
   /** A directory of the pod's own. */
   emptyDir(name: string): string;
+  /** The file of a seccomp profile of the node. */
+  profile(name: string): string;
 }
 
 /** A container of a pod object, as the environment is asked for it. */
@@ -64,7 +69,14 @@ export function containerRequest(pod: PodSpec, container: ContainerSpec, places:
     env: Object.fromEntries(env.map((one) => [one.name, one.value])),
     control: others.length < volumeMounts.length,
     mounts: others.map((mount) => mountOf(pod, mount, places)),
+    ...seccompOf(pod, places),
   };
+}
+
+function seccompOf({ securityContext }: PodSpec, places: VolumePlaces): Pick<ContainerRequest, 'seccomp'> {
+  const { type = 'Unconfined', localhostProfile = '' } = securityContext?.seccompProfile ?? {};
+  if (type === 'Unconfined') return {};
+  return { seccomp: type === 'Localhost' ? places.profile(localhostProfile) : type };
 }
 
 function mountOf({ volumes = [] }: PodSpec, { name, mountPath }: VolumeMount, places: VolumePlaces): Mount {
