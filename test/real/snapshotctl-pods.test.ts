@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { SCOPED_ANNOTATIONS, SENTINELS } from '../../contract/keys.ts';
 import { restorePod } from '../../contract/restore-pod.ts';
+import { SECCOMP_PROFILE } from '../../contract/seccomp.ts';
 import { becomesReadyToWork } from './environment/agent-metrics.ts';
 import { eventually } from './environment/host.ts';
 import { KubeNode } from './environment/kube-node.ts';
@@ -133,7 +134,7 @@ describe('a restore', () => {
       version: '1',
       targets: ['main'],
       storage,
-      seccompProfile: 'profiles/block-iouring.json',
+      seccompProfile: SECCOMP_PROFILE,
     };
     const waiting = restorePod(workerPod(name, { spec: { restartPolicy: 'Always' } }), request);
     // As it is before anybody asks.

@@ -3,6 +3,7 @@ import { mkdtemp, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { stringify } from 'yaml';
+import { SECCOMP_PROFILE } from '../../contract/seccomp.ts';
 import { ADMIN } from '../fakes/kube-api/access.ts';
 import { startJobPod } from '../fakes/kube-api/job-controller.ts';
 import type { Container } from './environment/container.ts';
@@ -14,6 +15,14 @@ import { keyOf, NAMESPACE } from './kubernetes-scenario.ts';
 
 const PROGRAM = join(REPOSITORY, 'dist/snapshotctl/snapshotctl.mjs');
 const TOKEN = 'token-of-a-person';
+
+const IO_URING = ['io_uring_setup', 'io_uring_enter', 'io_uring_register'];
+/** What the nodes of a cluster have for workloads: everything but io_uring, of which they are told that the kernel has none. */
+const WITHOUT_IO_URING = {
+  defaultAction: 'SCMP_ACT_ALLOW',
+  architectures: ['SCMP_ARCH_X86_64'],
+  syscalls: [{ names: IO_URING, action: 'SCMP_ACT_ERRNO', errnoRet: 38 }],
+};
 
 export interface Ran {
   readonly code: number;
@@ -36,6 +45,9 @@ export class Person {
   static async beside(kube: KubeNode): Promise<Person> {
     const directory = await mkdtemp(join(kube.cluster.directory, 'person-'));
     kube.api.tokens.set(TOKEN, ADMIN);
+    const profile = join(directory, 'block-iouring.json');
+    await writeFile(profile, JSON.stringify(WITHOUT_IO_URING));
+    kube.profiles.set(SECCOMP_PROFILE, profile);
     const started = new Set<string>();
     kube.api.onChange('jobs', ({ metadata: { name, namespace, uid } }, isDeleted) => {
       if (isDeleted || started.has(uid)) return;
