@@ -7,6 +7,8 @@ export const LABELS = {
   restoreTarget: 'nvidia.com/snapshot-is-restore-target',
   checkpointId: 'nvidia.com/snapshot-checkpoint-id',
   jobName: 'batch.kubernetes.io/job-name',
+  /** On worker pods: which generation of its deployment they are. */
+  workerHash: 'nvidia.com/dynamo-worker-hash',
 } as const;
 
 export const ANNOTATIONS = {
@@ -22,6 +24,14 @@ export const ANNOTATIONS = {
   afterCheckpoint: 'nvidia.com/snapshot-after-checkpoint',
   /** Ours: `adopt` (default) or `replace`, what an artifact of the same id and version that is already there means. */
   existingArtifact: 'nvidia.com/snapshot-existing-artifact',
+  /** On a DynamoCheckpoint: `true` where it was made for a worker generation. */
+  autoCheckpoint: 'nvidia.com/dynamo-auto-checkpoint',
+  /** On a DynamoCheckpoint: `Delete` or `Retain`, what becomes of its artifacts when it is deleted. */
+  deletionPolicy: 'nvidia.com/dynamo-checkpoint-deletion-policy',
+  /** On the pod template of a worker, the next two too: its new pods are restored once the checkpoint is ready. */
+  restoreCandidate: 'nvidia.com/dynamo-checkpoint-restore-candidate',
+  checkpointName: 'nvidia.com/dynamo-checkpoint-name',
+  startupPolicy: 'nvidia.com/dynamo-checkpoint-startup-policy',
 } as const;
 
 /** Annotations of restore targets, one of each for every target container: the container's name follows the dot. */
