@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import { parsePath, type Resource, type Target } from './resources.ts';
+import { BUILT_IN, parsePath, type Resource, type Target } from './resources.ts';
 
 /** What a call asks for, in the words of an RBAC rule. */
 type Verb = 'get' | 'list' | 'watch' | 'create' | 'update' | 'patch' | 'delete' | 'deletecollection' | 'other';
@@ -63,10 +63,15 @@ const VERB_OF_METHOD: Readonly<Record<string, readonly [ofOne: Verb, ofAll: Verb
 };
 
 /** Reads from a request what the log, the rules and the faults look at. */
-export function readExchange(request: IncomingMessage, text: string, user: string): Exchange {
+export function readExchange(
+  request: IncomingMessage,
+  text: string,
+  user: string,
+  served: readonly Resource[] = BUILT_IN,
+): Exchange {
   const path = request.url ?? '/';
   const { pathname, searchParams: query } = new URL(path, 'http://api');
-  const target = parsePath(pathname);
+  const target = parsePath(pathname, served);
   const { headers } = request;
   const place: Partial<Resource & { namespace: string; name: string; subresource: string }> = target.known
     ? { ...target.resource, ...target }

@@ -1,6 +1,6 @@
 import { remove } from './deletion.ts';
 import { applyPatch } from './patch.ts';
-import { type Json, type KubeObject, keyOf, RESOURCES, type Resource, type ResourceName } from './resources.ts';
+import { type Json, type KubeObject, keyOf, type Resource, type ResourceName } from './resources.ts';
 import type { Store } from './store.ts';
 import { initialStatus, newObject, normalise, storeOrEnd } from './writes.ts';
 
@@ -14,15 +14,18 @@ export interface ObjectInput {
 /** What a test does to the cluster past HTTP: nobody refuses it, it is not in the log, and the watches see it. */
 export class Cluster {
   readonly #store: Store;
+  readonly #served: readonly Resource[];
 
-  constructor(store: Store) {
+  constructor(store: Store, served: readonly Resource[]) {
     this.#store = store;
+    this.#served = served;
   }
 
   /** Creates or replaces an object with its status. A uid that is given stays; so does the uid of what it replaces. */
   put(input: ObjectInput): KubeObject {
-    const resource = resourceOf(input.kind);
-    const { name, namespace = 'default', uid } = input.metadata;
+    const resource = this.#resource(({ kind }) => kind === input.kind, input.kind);
+    const { name, uid } = input.metadata;
+    const { namespace = resource.isClusterScoped === true ? '' : 'default' } = input.metadata;
     const current = this.#store.get(nameOf(resource), keyOf({ namespace, name }));
     const sent: Json = { ...initialStatus(resource), ...input };
     const kept = { uid: (uid as string | undefined) ?? current?.metadata.uid };
@@ -50,7 +53,8 @@ export class Cluster {
       isEventView: false,
     };
     const body = { propagationPolicy: 'Background', ...options };
-    remove(this.#store, { resource: RESOURCES[name], ...place, body }, new URLSearchParams());
+    const resource = this.#resource(({ plural }) => plural === name, name);
+    remove(this.#store, { resource, ...place, body }, new URLSearchParams());
   }
 
   /** Takes an object away at once. */
@@ -72,6 +76,12 @@ export class Cluster {
     return this.#store.list(name) ?? [];
   }
 
+  #resource(isWanted: (resource: Resource) => boolean, name: string): Resource {
+    const resource = this.#served.find(isWanted);
+    if (resource === undefined) throw new Error(`the fake API server serves no ${name}`);
+    return resource;
+  }
+
   #need(name: ResourceName, key: string): KubeObject {
     const object = this.#store.get(name, key);
     if (object === undefined) throw new Error(`the fake API server has no ${name} ${key}`);
@@ -80,9 +90,3 @@ export class Cluster {
 }
 
 const nameOf = (resource: Resource) => resource.plural as ResourceName;
-
-function resourceOf(kind: string): Resource {
-  const resource = Object.values(RESOURCES).find((candidate) => candidate.kind === kind);
-  if (resource === undefined) throw new Error(`the fake API server serves no kind ${kind}`);
-  return resource;
-}

@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { Ajv, type ErrorObject, type ValidateFunction } from 'ajv';
 import { parse } from 'yaml';
-import type { Json } from './resources.ts';
+import type { Json, Resource } from './resources.ts';
 import type { Cause } from './status.ts';
 import { type Schema, structuralProblems } from './structural.ts';
 
@@ -37,6 +37,18 @@ export interface CustomSchema {
 export function readDefinitions(dir = SHIPPED): Definition[] {
   const files = readdirSync(dir).filter((name) => name.endsWith('.yaml'));
   return files.sort().map((name) => parse(readFileSync(resolve(dir, name), 'utf8')) as Definition);
+}
+
+/** The kind as the server serves it: its version that is stored. */
+export function customResource({ metadata, spec }: Definition): Resource {
+  const version = spec.versions.find(({ storage }) => storage);
+  if (version === undefined) throw new Error(`${metadata.name} has no version that is stored`);
+  return {
+    ...{ group: spec.group, version: version.name, ...spec.names },
+    ...{ isClusterScoped: spec.scope === 'Cluster', hasStatus: version.subresources?.status !== undefined },
+    ...{ createsOnPut: false, needsVersionOnPut: true, hasGeneration: true, bookmark: {}, selectableFields: [] },
+    schema: customSchema(version.schema.openAPIV3Schema),
+  };
 }
 
 /** Throws where a real server would refuse the schema, and where it has a rule of CEL that is not understood here. */

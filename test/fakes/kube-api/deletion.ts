@@ -19,6 +19,7 @@ export function remove(store: Store, request: WriteRequest, query: URLSearchPara
     const policy = query.get('propagationPolicy') ?? textOf(options['propagationPolicy']);
     if (policy !== 'Background') return holdJob(store, current, policy);
   }
+  if (current.metadata.finalizers !== undefined) return hold(store, resource, current);
   const details = {
     name,
     ...(resource.group === '' ? {} : { group: resource.group }),
@@ -66,6 +67,18 @@ function removePod(store: Store, current: KubeObject, graceSeconds: number): Wri
   const isHeld = graceSeconds > 0 || current.metadata.finalizers !== undefined;
   const gone = isHeld ? undefined : store.remove('pods', keyOf(current.metadata));
   return { code: 200, body: gone ?? terminating };
+}
+
+/** What has finalizers is only marked; the write that takes the last one away ends it. */
+function hold(store: Store, resource: Resource, current: KubeObject): Written {
+  const { metadata } = current;
+  if (metadata.deletionTimestamp !== undefined) return { code: 200, body: current };
+  const marked = {
+    ...metadata,
+    ...(metadata.generation === undefined ? {} : { generation: metadata.generation + 1 }),
+    ...{ deletionTimestamp: timestamp(), deletionGracePeriodSeconds: 0 },
+  };
+  return { code: 200, body: store.write(nameOf(resource), { ...current, metadata: marked }) };
 }
 
 /** A Job that is not deleted in the background waits for the garbage collector behind a finalizer. */

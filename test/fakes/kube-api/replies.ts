@@ -31,6 +31,10 @@ export interface World {
   readonly store: Store;
   /** Undefined: every namespace exists. */
   readonly namespaces: ReadonlySet<string> | undefined;
+  /** The kinds that there are. */
+  readonly served: readonly Resource[];
+  /** The ports of this machine behind Services, by `namespace/name`: where webhooks are called. */
+  readonly services: ReadonlyMap<string, number>;
 }
 
 type Known = Extract<Exchange['target'], { known: true }>;
@@ -96,9 +100,11 @@ function write({ store, namespaces }: World, { call, text }: Exchange, target: K
     patch: () => patch(store, request),
     delete: () => remove(store, request, query),
   }[call.verb as string];
-  const isFit = call.verb === 'create' ? target.name === '' && target.namespace !== '' : target.name !== '';
+  const isPlaced = target.namespace !== '' || target.resource.isClusterScoped === true;
+  const isFit = call.verb === 'create' ? target.name === '' && isPlaced : target.name !== '';
   if (act === undefined || !isFit) throw methodNotAllowed();
-  if (call.verb === 'create' && namespaces?.has(target.namespace) === false) throw namespaceNotFound(target.namespace);
+  const isNowhere = target.namespace !== '' && namespaces?.has(target.namespace) === false;
+  if (call.verb === 'create' && isNowhere) throw namespaceNotFound(target.namespace);
   const { code, body: written, headers = {} } = act();
   return answer(code, written['kind'] === 'Status' ? written : view.show(written), headers);
 }

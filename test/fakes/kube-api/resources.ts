@@ -1,3 +1,5 @@
+import type { CustomSchema } from './crds.ts';
+
 /** A JSON object as it came over the wire. */
 export type Json = Record<string, unknown>;
 
@@ -37,9 +39,15 @@ export interface KubeObject {
 /** What the API server knows about one kind of object. */
 export interface Resource {
   readonly group: string;
+  /** Left out: v1. */
+  readonly version?: string;
   readonly plural: string;
   readonly kind: string;
   readonly hasStatus: boolean;
+  /** Its objects are in no namespace. */
+  readonly isClusterScoped?: boolean;
+  /** Of a custom resource. */
+  readonly schema?: CustomSchema;
   /** A PUT of an absent object creates it. */
   readonly createsOnPut: boolean;
   /** A PUT must name the resourceVersion that it replaces. */
@@ -62,6 +70,29 @@ export const RESOURCES = {
     hasGeneration: true,
     bookmark: { spec: { containers: null }, status: {} },
     selectableFields: ['spec.nodeName', 'spec.restartPolicy', 'status.phase', 'status.podIP'],
+  },
+  deployments: {
+    group: 'apps',
+    plural: 'deployments',
+    kind: 'Deployment',
+    hasStatus: true,
+    createsOnPut: false,
+    needsVersionOnPut: false,
+    hasGeneration: true,
+    bookmark: { spec: { selector: null, template: { metadata: {}, spec: { containers: null } } }, status: {} },
+    selectableFields: [],
+  },
+  mutatingwebhookconfigurations: {
+    group: 'admissionregistration.k8s.io',
+    plural: 'mutatingwebhookconfigurations',
+    kind: 'MutatingWebhookConfiguration',
+    isClusterScoped: true,
+    hasStatus: false,
+    createsOnPut: false,
+    needsVersionOnPut: true,
+    hasGeneration: true,
+    bookmark: {},
+    selectableFields: [],
   },
   events: {
     group: '',
@@ -161,17 +192,21 @@ export const RESOURCES = {
 /** Events once more: another view of the same objects. */
 const EVENTS_VIEW: Resource = { ...RESOURCES.events, group: 'events.k8s.io' };
 
-/** The plural names of the resources that the fake serves. */
-export type ResourceName = keyof typeof RESOURCES;
+/** What every server has. */
+export const BUILT_IN: readonly Resource[] = Object.values(RESOURCES);
+
+/** The plural names of the resources that the fake serves, those of the shipped definitions among them. */
+export type ResourceName = keyof typeof RESOURCES | 'dynamocheckpoints' | 'dynamographdeployments';
 
 /** `v1`, `batch/v1`, … */
-export const apiVersionOf = (resource: Resource) => (resource.group === '' ? 'v1' : `${resource.group}/v1`);
+export const apiVersionOf = ({ group, version = 'v1' }: Resource) => (group === '' ? version : `${group}/${version}`);
 /** `pods`, `jobs.batch`: how messages name a resource. */
 export const qualifiedPlural = ({ group, plural }: Resource) => (group === '' ? plural : `${plural}.${group}`);
 /** `Pod`, `Job.batch`: how messages name a kind. */
 export const qualifiedKind = ({ group, kind }: Resource) => (group === '' ? kind : `${kind}.${group}`);
 /** Where the store keeps an object; also the order of a list. */
-export const keyOf = ({ namespace, name }: { namespace: string; name: string }) => `${namespace}/${name}`;
+export const keyOf = ({ namespace, name }: { namespace?: string | undefined; name: string }) =>
+  `${namespace ?? ''}/${name}`;
 
 /** The resource that a path names, and whether the path is one the server knows at all. */
 export type Target =
@@ -184,14 +219,15 @@ export type Target =
       readonly subresource: string;
     };
 
-/** Reads `/api/v1/…` and `/apis/<group>/v1/…`; empty strings stand for parts that are absent. */
-export function parsePath(pathname: string): Target {
+/** Reads `/api/v1/…` and `/apis/<group>/<version>/…`; empty strings stand for parts that are absent. */
+export function parsePath(pathname: string, served: readonly Resource[]): Target {
   const parts = pathname.split('/').slice(1).map(decodeURIComponent);
-  const [group, rest] =
-    parts[0] === 'api' && parts[1] === 'v1'
-      ? ['', parts.slice(2)]
-      : [parts[0] === 'apis' && parts[2] === 'v1' ? (parts[1] ?? '-') : '-', parts.slice(3)];
-  const ofGroup = [...Object.values(RESOURCES), EVENTS_VIEW].filter((resource) => resource.group === group);
+  const isCore = parts[0] === 'api';
+  const [group, asked] = isCore ? ['', parts[1]] : [parts[0] === 'apis' ? (parts[1] ?? '-') : '-', parts[2]];
+  const rest = parts.slice(isCore ? 2 : 3);
+  const ofGroup = [...served, EVENTS_VIEW].filter(
+    (resource) => resource.group === group && (resource.version ?? 'v1') === asked,
+  );
   const [namespace, tail] = rest[0] === 'namespaces' && rest.length > 2 ? [rest[1] ?? '', rest.slice(2)] : ['', rest];
   const resource = ofGroup.find(({ plural }) => plural === tail[0]);
   const subresource = tail[2] ?? '';

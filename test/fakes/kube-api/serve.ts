@@ -6,6 +6,7 @@ import type { Gates } from './gates.ts';
 import { answer, errorReply, type Reply, replyTo, type World } from './replies.ts';
 import { ApiError, forbidden, statusBody, tooLarge } from './status.ts';
 import type { Watches } from './watches.ts';
+import { admitted, hasWebhooks } from './webhooks.ts';
 
 const BODY_LIMIT_BYTES = 3_145_728;
 /** A moment for the client to read the first half of an answer before its connection is reset. */
@@ -29,7 +30,7 @@ export interface Service {
 export async function serveCall(service: Service, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const text = await readBody(request);
   const { user, error: refused } = identify(service, request.headers.authorization);
-  const exchange = readExchange(request, text ?? '', user);
+  const exchange = readExchange(request, text ?? '', user, service.world.served);
   const { call } = exchange;
   service.calls.push(call);
   for (const listener of service.listeners) listener(call);
@@ -40,7 +41,7 @@ export async function serveCall(service: Service, request: IncomingMessage, resp
   if (early !== undefined && !(await survives(early, reset)) && !isReply(early)) return;
   const reply =
     faultReply(early, call) ??
-    replyOrError(service, exchange, text === undefined ? tooLarge(BODY_LIMIT_BYTES) : refused);
+    (await replyOrError(service, exchange, text === undefined ? tooLarge(BODY_LIMIT_BYTES) : refused));
 
   if (!(await service.gates.pass(call, 'answer'))) return reset();
   const late = service.faults.take(call, 'answer');
@@ -96,11 +97,15 @@ function faultReply(fault: Fault | undefined, call: ApiCall): Reply | undefined 
   return answer(code, asText ? message : body, retry);
 }
 
-function replyOrError({ world, roles }: Service, exchange: Exchange, refused: ApiError | undefined): Reply {
+async function replyOrError(
+  { world, roles }: Service,
+  exchange: Exchange,
+  refused: ApiError | undefined,
+): Promise<Reply> {
   try {
     const error = refused ?? refusal(exchange.call, roles);
     if (error !== undefined) throw error;
-    return replyTo(world, exchange);
+    return replyTo(world, hasWebhooks(world, exchange) ? await admitted(world, exchange) : exchange);
   } catch (error) {
     if (error instanceof ApiError) return errorReply(error);
     throw error;

@@ -21,17 +21,22 @@
  * await api.close();
  * ```
  *
- * Served: pods (+status), jobs (+status), leases, events (core and events.k8s.io); secrets, daemonsets, persistentvolumeclaims and
- * configmaps as they are sent; get, list, watch, create, update, delete, and patch as JSON patch, merge and strategic merge patch. Not
- * served: server-side apply, collections of deletes, eviction, protobuf.
+ * Served: pods, jobs, deployments (each with status), leases, events (core and events.k8s.io); secrets, daemonsets, persistentvolumeclaims
+ * and configmaps as they are sent; mutatingwebhookconfigurations, whose webhooks are called for pods that are created over HTTP (not by
+ * `put`); custom resources, with the option `definitions`. get, list, watch, create, update, delete, and patch as JSON patch, merge and
+ * strategic merge patch. With the option `collectsGarbage`, what is owned goes after its owner. Not served: server-side apply, collections
+ * of deletes, eviction, protobuf.
  */
 import type { Role } from './access.ts';
 import { type ApiCall, type CallPattern, matches } from './calls.ts';
 import { Cluster } from './cluster.ts';
+import { customResource, type Definition } from './crds.ts';
 import { writeKubeconfig, writeServiceAccount } from './credentials.ts';
 import { type ActiveFault, type Fault, Faults } from './faults.ts';
+import { collectGarbage } from './garbage.ts';
 import { type Gate, Gates } from './gates.ts';
 import { Listener, type ServerTls } from './listener.ts';
+import { BUILT_IN } from './resources.ts';
 import { type Service, serveCall } from './serve.ts';
 import { Store } from './store.ts';
 import { Watches } from './watches.ts';
@@ -57,6 +62,10 @@ export interface KubeApiOptions {
   readonly bookmarkMs?: number;
   /** How many changes of each kind are kept for watches and pages to go on from. */
   readonly historyLimit?: number;
+  /** Custom resources: CustomResourceDefinitions as in their manifests. `readDefinitions()` has those that are shipped. */
+  readonly definitions?: readonly Definition[];
+  /** Deletes, in the background, what has owners and none of them is there any more. */
+  readonly collectsGarbage?: boolean;
   /** So many first calls get 403, as while a real server still loads its roles. */
   readonly forbiddenCalls?: number;
 }
@@ -80,17 +89,24 @@ export class KubeApi extends Cluster {
   readonly #listener: Listener;
   readonly #service: Service;
   readonly #ca: string | undefined;
+  /** The ports of this machine behind Services, by `namespace/name`: webhooks that name a Service are called there. */
+  readonly services = new Map<string, number>();
 
   constructor(options: KubeApiOptions) {
-    const { namespaces, historyLimit = 10_000, bookmarkMs = 60_000, listen = {}, tls } = options;
+    const { namespaces, historyLimit = 10_000, bookmarkMs = 60_000, listen = {}, tls, definitions = [] } = options;
     const store = new Store(historyLimit);
-    super(store);
+    const served = [...BUILT_IN, ...definitions.map(customResource)];
+    super(store, served);
+    if (options.collectsGarbage === true) collectGarbage(store, served);
     this.#store = store;
     this.#ca = tls?.ca;
     this.tokens = new Map(Object.entries(options.tokens ?? DEFAULT_TOKENS));
     this.watches = new Watches(store, bookmarkMs);
     this.#service = {
-      world: { store, namespaces: namespaces === undefined ? undefined : new Set(namespaces) },
+      world: {
+        ...{ store, served, services: this.services },
+        namespaces: namespaces === undefined ? undefined : new Set(namespaces),
+      },
       tokens: this.tokens,
       roles: options.roles,
       faults: new Faults(),

@@ -151,3 +151,18 @@ interface ForbiddenCall {
   readonly namespace: string;
   readonly name: string;
 }
+
+/** What the creator of an object gets where a webhook says no. */
+export function webhookDenied(name: string, message: string): ApiError {
+  const why = message === '' ? 'denied the request without explanation' : `denied the request: ${message}`;
+  return new ApiError(400, statusBody(400, `admission webhook "${name}" ${why}`));
+}
+
+/** What the creator of an object gets where a webhook gives no usable answer, and its policy is Fail. */
+export function webhookFailed(name: string, why: string): ApiError {
+  const message = `Internal error occurred: failed calling webhook "${name}": failed to call webhook: ${why}`;
+  return new ApiError(
+    500,
+    statusBody(500, message, { reason: 'InternalError', details: { causes: [{ message: why }] } }),
+  );
+}

@@ -1,4 +1,4 @@
-import { type Json, type KubeObject, keyOf, RESOURCES, type ResourceName } from './resources.ts';
+import { type Json, type KubeObject, keyOf, type ResourceName } from './resources.ts';
 
 /** One change of one object. `previous` is absent when the object came, `isDeleted` says that it went. */
 export interface Change {
@@ -25,18 +25,11 @@ const FIRST_VERSION = 1000;
 export class Store {
   #version = FIRST_VERSION;
   readonly #historyLimit: number;
-  readonly #tables: Readonly<Record<ResourceName, Table>>;
+  readonly #tables = new Map<ResourceName, Table>();
+  #compactedAt = FIRST_VERSION;
 
   constructor(historyLimit: number) {
     this.#historyLimit = historyLimit;
-    const table = (): Table => ({
-      objects: new Map(),
-      changes: [],
-      oldestVersion: FIRST_VERSION,
-      listeners: new Set(),
-    });
-    const tables = Object.keys(RESOURCES).map((name) => [name, table()] as const);
-    this.#tables = Object.fromEntries(tables) as Record<ResourceName, Table>;
   }
 
   get version(): number {
@@ -44,16 +37,16 @@ export class Store {
   }
 
   oldestVersion(resource: ResourceName): number {
-    return this.#tables[resource].oldestVersion;
+    return this.#table(resource).oldestVersion;
   }
 
   get(resource: ResourceName, key: string): KubeObject | undefined {
-    return this.#tables[resource].objects.get(key);
+    return this.#table(resource).objects.get(key);
   }
 
   /** Stores an object under the next version, and tells the watches. */
   write(resource: ResourceName, object: KubeObject): KubeObject {
-    const table = this.#tables[resource];
+    const table = this.#table(resource);
     const stored = this.#stamp(object);
     const key = keyOf(object.metadata);
     const previous = table.objects.get(key);
@@ -64,7 +57,7 @@ export class Store {
 
   /** Takes an object away. Its last state gets the version of the deletion, as a real server does it. */
   remove(resource: ResourceName, key: string): KubeObject | undefined {
-    const table = this.#tables[resource];
+    const table = this.#table(resource);
     const previous = table.objects.get(key);
     if (previous === undefined) return undefined;
     table.objects.delete(key);
@@ -75,7 +68,7 @@ export class Store {
 
   /** All objects in the order of a list, as they were at a version (default: now). Undefined: too old to tell. */
   list(resource: ResourceName, version = this.#version): KubeObject[] | undefined {
-    const table = this.#tables[resource];
+    const table = this.#table(resource);
     if (version < table.oldestVersion) return undefined;
     const objects = new Map(table.objects);
     for (let index = table.changes.length - 1; index >= 0; index -= 1) {
@@ -90,7 +83,7 @@ export class Store {
 
   /** The changes after a version, oldest first. Undefined: too old to tell. */
   changesSince(resource: ResourceName, version: number): readonly Change[] | undefined {
-    const { oldestVersion, changes } = this.#tables[resource];
+    const { oldestVersion, changes } = this.#table(resource);
     if (version < oldestVersion) return undefined;
     const first = changes.findLastIndex((change) => change.version <= version) + 1;
     return changes.slice(first);
@@ -98,7 +91,7 @@ export class Store {
 
   /** Calls back on each change from now on; the answer ends that. */
   subscribe(resource: ResourceName, listener: (change: Change) => void): () => void {
-    const { listeners } = this.#tables[resource];
+    const { listeners } = this.#table(resource);
     listeners.add(listener);
     return () => listeners.delete(listener);
   }
@@ -106,10 +99,19 @@ export class Store {
   /** Forgets all history: every version handed out so far becomes too old. */
   compact(): void {
     this.#version += 1;
-    for (const name of Object.keys(RESOURCES) as ResourceName[]) {
-      this.#tables[name].changes = [];
-      this.#tables[name].oldestVersion = this.#version;
+    this.#compactedAt = this.#version;
+    for (const table of this.#tables.values()) {
+      table.changes = [];
+      table.oldestVersion = this.#version;
     }
+  }
+
+  #table(resource: ResourceName): Table {
+    const known = this.#tables.get(resource);
+    if (known !== undefined) return known;
+    const table = { objects: new Map(), changes: [], oldestVersion: this.#compactedAt, listeners: new Set<never>() };
+    this.#tables.set(resource, table);
+    return table;
   }
 
   #stamp(object: KubeObject): KubeObject {

@@ -1,5 +1,6 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
+import type { CustomSchema } from './crds.ts';
 import { withDefaults, withProbeTimes } from './defaults.ts';
 import { applyPatch, PATCH_TYPES } from './patch.ts';
 import {
@@ -19,6 +20,7 @@ import {
   notFound,
   undecodablePatch,
   unsupportedBodyType,
+  unsupportedPatchType,
 } from './status.ts';
 import type { Store } from './store.ts';
 import { causesOf, eventViewCauses, undecodable } from './validation.ts';
@@ -49,6 +51,8 @@ export interface Written {
 /** Names of the fields that hold a time of whole seconds: decimals in them are accepted and dropped. */
 const WHOLE_SECONDS = new Set(['lastTransitionTime', 'lastProbeTime', 'firstTimestamp', 'lastTimestamp']);
 const BROKEN_JSON = 'unexpected end of JSON input';
+/** Not for custom resources: their server knows no merge keys. */
+const STRATEGIC = 'application/strategic-merge-patch+json';
 const EVENT_DEFAULTS: Json = {
   source: {},
   firstTimestamp: null,
@@ -77,7 +81,8 @@ export function create(store: Store, request: WriteRequest): Written {
 }
 
 /** The status that a new object has. */
-export function initialStatus({ kind, hasStatus }: Resource): Json {
+export function initialStatus({ kind, hasStatus, schema }: Resource): Json {
+  if (schema !== undefined) return {};
   if (kind === 'Pod') return { status: { phase: 'Pending', qosClass: 'BestEffort' } };
   return hasStatus ? { status: {} } : {};
 }
@@ -119,6 +124,7 @@ export function patch(store: Store, request: WriteRequest): Written {
   if (typeof request.body === 'string' && PATCH_TYPES.has(request.mediaType)) {
     throw badRequest(`error decoding patch: ${BROKEN_JSON}`);
   }
+  if (resource.schema !== undefined && request.mediaType === STRATEGIC) throw unsupportedPatchType();
   const patched = applyPatch(current, request.body, request.mediaType);
   const metadata = patched['metadata'] as Json;
   checkName(metadata['name'], name);
@@ -142,10 +148,11 @@ export function newObject(
     apiVersion: apiVersionOf(resource),
     metadata: {
       ...(resource.hasGeneration ? { generation: 1 } : {}),
-      ...{ ...metadata, name, namespace, uid, creationTimestamp: timestamp() },
+      ...{ ...metadata, name, uid, creationTimestamp: timestamp() },
+      ...(resource.isClusterScoped === true ? {} : { namespace }),
     },
   });
-  return withDefaults(object);
+  return (resource.schema?.fill(object) as KubeObject | undefined) ?? withDefaults(object);
 }
 
 /** Drops what a real server does not keep: empty maps of metadata, decimals of whole seconds, managedFields. */
@@ -199,7 +206,8 @@ function update(store: Store, request: WriteRequest, current: KubeObject, propos
     current.metadata;
   const kept = { creationTimestamp, resourceVersion, generation, deletionTimestamp, deletionGracePeriodSeconds };
   const half = subresource === 'status' ? { spec: current.spec } : resource.hasStatus ? { status: current.status } : {};
-  const next = normalise({ ...proposed, ...half, metadata: { ...sent, ...kept, uid } });
+  const whole = normalise({ ...proposed, ...half, metadata: { ...sent, ...kept, uid } });
+  const next = resource.schema === undefined ? whole : customNext(resource.schema, request, whole, current);
   const isSame = isDeepStrictEqual(next, current);
   if (isSame) return { code: 200, body: current };
   const isSpecChanged = resource.hasGeneration && !isDeepStrictEqual(next.spec, current.spec);
@@ -207,10 +215,22 @@ function update(store: Store, request: WriteRequest, current: KubeObject, propos
   return save(store, request, { ...next, metadata }, 200);
 }
 
+/** Of a custom resource, the path of the status changes nothing else, and each write is pruned and filled anew. */
+function customNext(
+  schema: CustomSchema,
+  { subresource }: WriteRequest,
+  { metadata, ...whole }: KubeObject,
+  current: KubeObject,
+): KubeObject {
+  const { uid, managedFields: _, ...kept } = current.metadata as unknown as Json;
+  const meta = subresource === 'status' ? { ...kept, uid } : metadata;
+  return schema.fill({ ...whole, metadata: meta }) as KubeObject;
+}
+
 function save(store: Store, request: WriteRequest, object: KubeObject, code: number): Written {
   const { resource, isDryRun, isEventView } = request;
   const previous = store.get(nameOf(resource), keyOf(object.metadata));
-  const causes = causesOf(resource, object, previous);
+  const causes = [...causesOf(resource, object, previous), ...(resource.schema?.causes(object, previous) ?? [])];
   if (isEventView && previous === undefined) causes.push(...eventViewCauses(object));
   if (causes.length > 0) throw invalid(resource, object.metadata.name, causes);
   return { code, body: isDryRun ? object : storeOrEnd(store, nameOf(resource), object) };
