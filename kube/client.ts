@@ -41,6 +41,8 @@ export interface KubeClient {
 }
 
 export interface KubeOptions extends AccessOptions {
+  /** The program, as the server's audit log names it; `snapshot-agent` by default. */
+  readonly userAgent?: string;
   /** Each call that failed, retried or not; `status` is undefined where no answer came. For metrics. */
   readonly onFailure?: (verb: Verb | 'watch', status: number | undefined) => void;
 }
@@ -50,7 +52,7 @@ export async function openKube(options: KubeOptions = {}): Promise<KubeClient> {
   const credentials = await openCredentials(options);
   // TLS materials go with each request: https keeps connections apart by them, so rotated ones are taken at once.
   const agent = new (credentials.server.protocol === 'https:' ? https : http).Agent({ keepAlive: true });
-  const line = { credentials, send: newSender(credentials, agent) };
+  const line = { credentials, send: newSender(credentials, agent, options.userAgent ?? 'snapshot-agent') };
   const failed = (verb: Verb | 'watch', error: unknown) => {
     if (error instanceof KubeError) options.onFailure?.(verb, error.status || undefined);
     throw error;

@@ -21,7 +21,7 @@ export interface KubeRequest {
 }
 
 /** Sends one request and resolves with the answer's head. */
-export function newSender(credentials: Credentials, agent: http.Agent) {
+export function newSender(credentials: Credentials, agent: http.Agent, userAgent: string) {
   const { server } = credentials;
   const { request: open } = server.protocol === 'https:' ? https : http;
   const send = async (request: KubeRequest, signal: AbortSignal): Promise<IncomingMessage> => {
@@ -32,7 +32,7 @@ export function newSender(credentials: Credentials, agent: http.Agent) {
       signal,
       ...access.tls,
       ...target(server, request),
-      headers: headersFor(request, access, body),
+      headers: { 'user-agent': userAgent, ...headersFor(request, access, body) },
     };
     return new Promise((resolve, reject) => {
       let isAnswered = false;
@@ -68,7 +68,6 @@ function headersFor(request: KubeRequest, access: Access, body: Buffer | undefin
   const ofBody = { 'content-type': request.contentType ?? 'application/json', 'content-length': body?.length };
   return {
     accept: 'application/json',
-    'user-agent': 'snapshot-agent',
     ...access.headers,
     ...(body === undefined ? {} : ofBody),
   };
