@@ -22,7 +22,7 @@ export type LeaseEvent =
   | { readonly kind: 'release-failed'; readonly message: string };
 
 export interface HeldLease {
-  /** Aborts with a LeaseLostError when the object has another holder. Never for want of an answer. */
+  /** Aborts with a LeaseLostError when the object has another holder. For want of an answer only where it is to be given up then. */
   readonly lost: AbortSignal;
   /** Ends the renewals and deletes the lease, if it is still ours. Takes 5 s at most by default. Never rejects. */
   release(): Promise<void>;
@@ -33,8 +33,10 @@ export interface HeldLease {
 class LeaseLostError extends Error {
   readonly holder: string;
 
+  /** `holder`: empty where nobody has it yet, but it was not renewed in time. */
   constructor({ namespace, name }: LeasePlace, holder: string) {
-    super(`the lease ${namespace}/${name} was taken over by ${holder}`);
+    const how = holder === '' ? 'could not be renewed in time' : `was taken over by ${holder}`;
+    super(`the lease ${namespace}/${name} ${how}`);
     this.name = 'LeaseLostError';
     this.holder = holder;
   }
@@ -49,6 +51,9 @@ interface LeaseKeeping {
   readonly renewMs: number;
   /** For one request, and for a release as a whole. */
   readonly timeoutMs: number;
+  readonly giveUpMs: number | undefined;
+  /** When it was asked for, by the monotonic clock: others may count from there. */
+  readonly askedAtMs: number;
   readonly onEvent: (event: LeaseEvent) => void;
   /** It is out of our hands; called once. */
   readonly onEnd: () => void;
@@ -90,11 +95,14 @@ class Keeper {
   readonly #path: string;
   #lease: LeaseObject;
   #isOver = false;
+  #givingUp: NodeJS.Timeout | undefined;
 
   constructor(keeping: LeaseKeeping) {
     this.#keeping = keeping;
     this.#lease = keeping.lease;
     this.#path = leasePath(keeping.place.namespace, keeping.place.name);
+    this.#renewedAt(keeping.askedAtMs);
+    this.stop.signal.addEventListener('abort', () => clearTimeout(this.#givingUp));
   }
 
   /** Renews until it is stopped, or the lease is another's. Never rejects. */
@@ -108,7 +116,9 @@ class Keeper {
       await pause(waitMs, this.stop.signal);
       if (this.stop.signal.aborted) return;
       try {
+        const askedAtMs = performance.now();
         await this.#renew(this.stop.signal);
+        this.#renewedAt(askedAtMs);
         [renewedAtMs, failures, isOverdue, waitMs] = [performance.now(), 0, false, renewMs];
       } catch (error) {
         if (this.stop.signal.aborted) return;
@@ -120,6 +130,20 @@ class Keeper {
         waitMs = backoffMs(failures, { minMs: renewMs / 10, maxMs: renewMs }, asKube(error));
       }
     }
+  }
+
+  /** Winds the clock up that ends it. What was renewed too late to count has ended it already. */
+  #renewedAt(askedAtMs: number): void {
+    const { giveUpMs, place, onEvent } = this.#keeping;
+    clearTimeout(this.#givingUp);
+    if (giveUpMs === undefined || this.#isOver) return;
+    const giveUp = () => {
+      this.#isOver = true;
+      onEvent({ kind: 'overdue' });
+      this.lost.abort(new LeaseLostError(place, ''));
+      this.stop.abort();
+    };
+    this.#givingUp = setTimeout(giveUp, Math.max(0, giveUpMs - (performance.now() - askedAtMs)));
   }
 
   /** Deletes the lease as we know it; where it has changed since, it is read first. Never rejects. */
@@ -163,6 +187,7 @@ class Keeper {
     const holder = holderOf(lease)?.holder ?? claim.holder;
     if (holder !== claim.holder) {
       this.#isOver = true;
+      clearTimeout(this.#givingUp);
       onEvent({ kind: 'lost', holder });
       this.lost.abort(new LeaseLostError(place, holder));
       return;

@@ -32,6 +32,11 @@ export interface LeaseTimings {
   readonly renewMs: number;
   /** For one request, and for a release as a whole. */
   readonly timeoutMs: number;
+  /**
+   * A lease that was not renewed for so long is lost, whoever has it: for what must end before another can begin. Undefined: it is ours
+   * until another has it.
+   */
+  readonly giveUpMs: number | undefined;
 }
 
 /** Leases of one holder. It remembers what it saw of those of others, so the same object must be asked again. */
@@ -45,7 +50,7 @@ export interface Leases {
 }
 
 /** As the agents of the original system have them. */
-const TIMINGS: LeaseTimings = { durationSeconds: 30, renewMs: 10_000, timeoutMs: 5_000 };
+const TIMINGS: LeaseTimings = { durationSeconds: 30, renewMs: 10_000, timeoutMs: 5_000, giveUpMs: undefined };
 /** Somebody else can be first once or twice; more often, somebody writes it all the time. */
 const MAX_TRIES = 3;
 const CONTENDED_MS = 1_000;
@@ -98,9 +103,10 @@ class LeaseDesk implements Leases {
       const other = lease && this.#otherHolder(lease, path);
       if (other !== undefined) return this.#busy(place, other);
       try {
+        const askedAtMs = performance.now();
         const taken = await this.#write(place, lease, signal);
         this.#options.onEvent?.(place, howTaken(lease, this.#claim));
-        return { result: 'held', lease: this.#keep(place, path, taken) };
+        return { result: 'held', lease: this.#keep(place, path, taken, askedAtMs) };
       } catch (error) {
         // Somebody was first. Who, the next look tells.
         if (!isConflict(error)) throw error;
@@ -138,10 +144,10 @@ class LeaseDesk implements Leases {
     return this.#options.client.request<LeaseObject>({ ...call, timeoutMs: this.#timings.timeoutMs, signal });
   }
 
-  #keep(place: LeasePlace, path: string, lease: LeaseObject): HeldLease {
+  #keep(place: LeasePlace, path: string, lease: LeaseObject, askedAtMs: number): HeldLease {
     this.#sightings.delete(path);
     const { client, onEvent } = this.#options;
-    const { renewMs, timeoutMs } = this.#timings;
+    const { renewMs, timeoutMs, giveUpMs } = this.#timings;
     return keepLease({
       client,
       place,
@@ -149,6 +155,8 @@ class LeaseDesk implements Leases {
       lease,
       renewMs,
       timeoutMs,
+      giveUpMs,
+      askedAtMs,
       onEvent: (event) => onEvent?.(place, event),
       onEnd: () => this.#inHand.delete(path),
     });

@@ -80,6 +80,43 @@ describe('a lease that is held', () => {
     expect(lease.lost.aborted).toBe(false);
   });
 
+  it.each<[string, () => unknown]>([
+    ['is away', () => stage.server.away()],
+    [
+      'does not answer',
+      () => {
+        stage.server.desk.fault = () => undefined;
+      },
+    ],
+  ])('that is to be given up is lost while the API %s, before anybody else could have it', async (_, leave) => {
+    const { hold, kinds } = agent('a', { giveUpMs: 600, timeoutMs: 5_000 });
+    const other = agent('b');
+    const lease = await hold();
+    await other.acquire();
+    await leave();
+    await eventually(() => expect(lease.lost.aborted).toBe(true));
+    expect(lease.lost.reason).toMatchObject({
+      holder: '',
+      message: 'the lease demo/job-1 could not be renewed in time',
+    });
+    expect(kinds().filter((kind) => kind === 'overdue')).toHaveLength(1);
+    expect(stage.server.desk.holder('job-1')).toBe('a');
+  });
+
+  it('that is to be given up is not, as long as it is renewed, nor after its release', async () => {
+    const lease = await agent('a', { giveUpMs: 200 }).hold();
+    const renewals = async () => {
+      const before = stage.server.desk.count('PUT job-1');
+      await eventually(() => expect(stage.server.desk.count('PUT job-1')).toBeGreaterThan(before + 15));
+    };
+    await renewals();
+    expect(lease.lost.aborted).toBe(false);
+    await lease.release();
+    await agent('b').hold();
+    await renewals();
+    expect(lease.lost.aborted).toBe(false);
+  });
+
   it('is found stolen once the API is back', async () => {
     const lease = await agent('a').hold();
     await stage.server.away();
