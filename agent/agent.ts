@@ -1,5 +1,6 @@
 import type { Logger } from 'pino';
 import type { PodView } from '../contract/pods.ts';
+import { type Again, type KeyedQueue, keyedQueue } from '../kube/queue.ts';
 import { SnapshotError } from './errors.ts';
 import { endUnbegun, mayRetry } from './operations/attempt.ts';
 import type { AgentContext, Outcome, TooEarly } from './operations/context.ts';
@@ -23,7 +24,6 @@ import { newWishes, targetBusy, type Wish, workKey } from './operations/wishes.t
 import { actionFor, isAction, isWork, subjectOf, type Work } from './plan/action.ts';
 import { type Decision, decide } from './plan/decide.ts';
 import { backoffMs, type ContainerMemory, lookAgainMs, newMemory, sayOnce, WHOLE_POD } from './plan/memory.ts';
-import { type Again, type KeyedQueue, keyedQueue } from './plan/queue.ts';
 import type { PodSource } from './watch/source.ts';
 
 /** An operation that failed this often on one container is given up: what fails deterministically must not loop. */

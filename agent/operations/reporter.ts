@@ -1,8 +1,8 @@
 import type { PodView } from '../../contract/pods.ts';
+import type { Again } from '../../kube/queue.ts';
 import type { SnapshotError } from '../errors.ts';
 import type { CheckpointWanted, ReportWanted, RestoreWanted, WorkerFailed } from '../plan/decide.ts';
 import { backoffMs, type Memory, WHOLE_POD } from '../plan/memory.ts';
-import type { Again } from '../plan/queue.ts';
 import type { AgentContext, OperationRequest, Outcome, TooEarly } from './context.ts';
 
 /** An operation that the cluster was told of. */

@@ -75,7 +75,7 @@ const PROVEN: Readonly<Record<string, readonly (readonly [promise: string, file:
     ['that does not run', 'unit/plan/decide-kubernetes', 'waits until its pod runs'],
     ['that is not ready', 'real/kubernetes-jobs', 'until kubelet says that its container is ready'],
     ['that only names a Job', 'real/kubernetes-jobs', 'and that only says so is left alone'],
-    ['is worked on once at a time', 'unit/plan/queue', 'works once more, and only once'],
+    ['is worked on once at a time', 'unit/kube/queue', 'works once more, and only once'],
     ['is declared before it is released', 'real/kubernetes-checkpoint', 'declared complete, and only then released'],
     ['whose artifact is there already', 'real/kubernetes-jobs', 'is taken as the one of a later Job'],
     ['whose agent dies', 'real/kubernetes-kills', 'whose agent is killed while CRIU dumps'],

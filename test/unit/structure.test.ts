@@ -24,7 +24,7 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
     ],
   },
   'doors.ts': { values: ['api', 'operations', 'contract'], types: ['config.ts'] },
-  'agent.ts': { values: ['errors.ts', 'operations', 'plan', 'contract'], types: ['watch'] },
+  'agent.ts': { values: ['errors.ts', 'operations', 'plan', 'contract', 'kube'], types: ['watch'] },
   api: { values: ['errors.ts', 'contract', 'operations'], types: ['store'] },
   cluster: {
     values: ['config.ts', 'errors.ts', 'contract', 'kube', 'operations', 'store', 'watch'],
@@ -34,7 +34,7 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
   plan: { values: ['contract'] },
   operations: {
     values: ['container', 'criu', 'cuda', 'store', 'host', 'errors.ts', 'contract', 'plan'],
-    types: ['watch', 'config.ts'],
+    types: ['watch', 'config.ts', 'kube'],
   },
   container: { values: ['errors.ts', 'contract'], types: ['host'] },
   criu: { values: ['host', 'errors.ts'] },

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { type Again, keyedQueue } from '../../../agent/plan/queue.ts';
+import { type Again, keyedQueue } from '../../../kube/queue.ts';
 
 beforeEach(() => {
   vi.useFakeTimers();
