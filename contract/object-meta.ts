@@ -27,7 +27,7 @@ export const objectMeta = z.looseObject({
     .optional(),
 });
 
-type ObjectMeta = z.infer<typeof objectMeta>;
+export type ObjectMeta = z.infer<typeof objectMeta>;
 
 /** A condition of a status. Older objects may lack what newer definitions demand. */
 export const condition = z.looseObject({
