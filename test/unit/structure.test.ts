@@ -48,6 +48,7 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
   'config-services.ts': { values: [] },
   'config-original.ts': { values: [] },
   'errors.ts': { values: [] },
+  'operator/control': { values: ['contract', 'kube'] },
   contract: { values: [], types: ['kube'] },
   kube: { values: [] },
   'snapshotctl/main.ts': { values: ['snapshotctl/cli.ts', 'snapshotctl/terminal.ts'] },
@@ -82,7 +83,7 @@ interface Import {
 }
 
 const OUTSIDE = ['contract', 'kube'];
-const PROGRAMS = ['agent', 'snapshotctl'];
+const PROGRAMS = ['agent', 'operator', 'snapshotctl'];
 const files = [...PROGRAMS, ...OUTSIDE].flatMap((top) =>
   readdirSync(top, { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.ts'))
