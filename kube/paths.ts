@@ -6,6 +6,20 @@ export function kubePath(...segments: readonly string[]): string {
   return `/${segments.map(encodeURIComponent).join('/')}`;
 }
 
+/** How paths name a kind; the group of core/v1 is empty. */
+export interface ResourceKind {
+  readonly group: string;
+  readonly version: string;
+  readonly plural: string;
+}
+
+/** The objects of a kind: all, those of a namespace, or one of them. */
+export function resourcePath({ group, version, plural }: ResourceKind, namespace?: string, name?: string): string {
+  const root = group === '' ? ['api', version] : ['apis', group, version];
+  const place = namespace === undefined ? [] : ['namespaces', namespace];
+  return kubePath(...root, ...place, plural, ...(name === undefined ? [] : [name]));
+}
+
 /** The Leases of a namespace, or one of them. */
 export function leasePath(namespace: string, name?: string): string {
   const all = kubePath('apis', 'coordination.k8s.io', 'v1', 'namespaces', namespace, 'leases');

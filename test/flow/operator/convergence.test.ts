@@ -1,12 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import { type DynamoCheckpoint, readDynamoCheckpoint } from '../../../contract/dynamo-checkpoint.ts';
+import { DYNAMO_CHECKPOINT, type DynamoCheckpoint, readDynamoCheckpoint } from '../../../contract/dynamo-checkpoint.ts';
 import { checkpointIdOf } from '../../../contract/identity.ts';
 import type { KubeClient } from '../../../kube/client.ts';
-import { isConflict } from '../../../kube/error.ts';
 import { newEventWriter } from '../../../kube/events.ts';
 import { withCondition } from '../../../operator/control/conditions.ts';
 import { runController, sourceOf } from '../../../operator/control/controller.ts';
 import { lead } from '../../../operator/control/leadership.ts';
+import { ensureObject, isOwnedBy } from '../../../operator/control/object-writer.ts';
 import { newRecorder } from '../../../operator/control/recorder.ts';
 import { newStatusWriter } from '../../../operator/control/status-writer.ts';
 import { serverError, tooManyRequests, WRITES } from '../../fakes/kube-api/server.ts';
@@ -20,17 +20,16 @@ import { pathOf, useControl } from './stage.ts';
 
 const { stage, run, cache, put } = useControl();
 const NAMES = ['a', 'b', 'c'];
-const JOBS = '/apis/batch/v1/namespaces/demo/jobs';
+const JOBS = { group: 'batch', version: 'v1', plural: 'jobs' };
 
-async function makeJob(client: KubeClient, { metadata, spec }: DynamoCheckpoint, name: string, signal: AbortSignal) {
-  const owner = { apiVersion: 'nvidia.com/v1alpha1', kind: 'DynamoCheckpoint', name: metadata.name, uid: metadata.uid };
+function makeJob(client: KubeClient, { metadata, spec }: DynamoCheckpoint, name: string, signal: AbortSignal) {
+  const { apiVersion, kind } = DYNAMO_CHECKPOINT;
+  const ownerReferences = [{ apiVersion, kind, name: metadata.name, uid: metadata.uid }];
   const body = {
-    ...{ apiVersion: 'batch/v1', kind: 'Job', metadata: { name, ownerReferences: [owner] } },
+    ...{ apiVersion: 'batch/v1', kind: 'Job', metadata: { name, namespace: metadata.namespace, ownerReferences } },
     spec: { template: spec.job.podTemplateSpec },
   };
-  await client.request({ method: 'POST', path: JOBS, body, signal }).catch((error: unknown) => {
-    if (!isConflict(error)) throw error;
-  });
+  return ensureObject(client, JOBS, { body, isOurs: isOwnedBy(metadata.uid), signal });
 }
 
 function control(signal: AbortSignal): Promise<void> {
@@ -42,7 +41,7 @@ function control(signal: AbortSignal): Promise<void> {
     ...{ client, metrics, pathOf, resource: 'dynamocheckpoints', read: readDynamoCheckpoint, onWritten },
   });
   const events = newEventWriter({ client, source: { component: 'snapshot-operator' } });
-  const recorder = newRecorder(events, { apiVersion: 'nvidia.com/v1alpha1', kind: 'DynamoCheckpoint' });
+  const recorder = newRecorder(events, DYNAMO_CHECKPOINT);
   run((until) => events.run(until));
   const reconcile = async (key: string, until: AbortSignal) => {
     const read = following.get(key)?.value;

@@ -2,10 +2,10 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach } from 'vitest';
-import { type DynamoCheckpoint, readDynamoCheckpoint } from '../../../contract/dynamo-checkpoint.ts';
+import { DYNAMO_CHECKPOINT, type DynamoCheckpoint, readDynamoCheckpoint } from '../../../contract/dynamo-checkpoint.ts';
 import type { ObjectRead } from '../../../contract/object-meta.ts';
 import { type KubeClient, openKube } from '../../../kube/client.ts';
-import { kubePath } from '../../../kube/paths.ts';
+import { resourcePath } from '../../../kube/paths.ts';
 import type { ReflectorTimings } from '../../../kube/reflector.ts';
 import { type CacheOptions, ObjectCache } from '../../../operator/control/cache.ts';
 import { newControlMetrics } from '../../../operator/control/metrics.ts';
@@ -14,11 +14,10 @@ import { type KubeApi, startKubeApi } from '../../fakes/kube-api/server.ts';
 import { memoryLog } from '../../fakes/log.ts';
 import { CHECKPOINT } from '../../unit/crds/samples.ts';
 
-const COLLECTION = '/apis/nvidia.com/v1alpha1/dynamocheckpoints';
 const TIMINGS: Partial<ReflectorTimings> = { backoff: { minMs: 2, maxMs: 20 } };
 export type CheckpointRead = ObjectRead<DynamoCheckpoint>;
 export const pathOf = ({ namespace, name }: { readonly namespace: string; readonly name: string }) =>
-  kubePath('apis', 'nvidia.com', 'v1alpha1', 'namespaces', namespace, 'dynamocheckpoints', name);
+  resourcePath(DYNAMO_CHECKPOINT, namespace, name);
 
 interface Stage {
   api: KubeApi;
@@ -62,7 +61,7 @@ export function useControl() {
     const { client, metrics, log } = stage;
     const made = new ObjectCache<CheckpointRead>({
       ...{ client, metrics, log: log.log, timings: TIMINGS },
-      ...{ path: COLLECTION, resource: 'dynamocheckpoints', read: readDynamoCheckpoint, ...more },
+      ...{ path: resourcePath(DYNAMO_CHECKPOINT), resource: 'dynamocheckpoints', read: readDynamoCheckpoint, ...more },
     });
     run((signal) => made.run(signal));
     return made;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { eventPath, kubePath, leasePath, verbOf } from '../../../kube/paths.ts';
+import { eventPath, kubePath, leasePath, resourcePath, verbOf } from '../../../kube/paths.ts';
 
 describe('a path of the API', () => {
   it('has each of its parts encoded', () => {
@@ -7,11 +7,16 @@ describe('a path of the API', () => {
     expect(leasePath('demo')).toBe('/apis/coordination.k8s.io/v1/namespaces/demo/leases');
     expect(leasePath('demo', 'job 1')).toBe('/apis/coordination.k8s.io/v1/namespaces/demo/leases/job%201');
     expect(eventPath('demo')).toBe('/api/v1/namespaces/demo/events');
+    const things = { group: 'example.com', version: 'v1beta1', plural: 'things' };
+    expect(resourcePath(things)).toBe('/apis/example.com/v1beta1/things');
+    expect(resourcePath(things, 'demo', 'a b')).toBe('/apis/example.com/v1beta1/namespaces/demo/things/a%20b');
+    expect(resourcePath({ group: '', version: 'v1', plural: 'pods' }, 'demo')).toBe('/api/v1/namespaces/demo/pods');
   });
 
   it.each(['', '.', '..'])('cannot have the part "%s", which would lead elsewhere', (part) => {
     expect(() => kubePath('api', part, 'pods')).toThrow(RangeError);
     expect(() => leasePath('demo', part)).toThrow(RangeError);
+    expect(() => resourcePath({ group: 'a', version: 'v1', plural: 'things' }, part)).toThrow(RangeError);
   });
 });
 
