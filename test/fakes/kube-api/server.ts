@@ -36,10 +36,11 @@ import { type ActiveFault, type Fault, Faults } from './faults.ts';
 import { collectGarbage } from './garbage.ts';
 import { type Gate, Gates } from './gates.ts';
 import { Listener, type ServerTls } from './listener.ts';
-import { BUILT_IN } from './resources.ts';
+import { BUILT_IN, type Json, type KubeObject } from './resources.ts';
 import { type Service, serveCall } from './serve.ts';
 import { Store } from './store.ts';
 import { Watches } from './watches.ts';
+import { createThroughWebhooks } from './webhooks.ts';
 
 export type { Role } from './access.ts';
 export { WRITES } from './calls.ts';
@@ -152,6 +153,11 @@ export class KubeApi extends Cluster {
   /** Writes the files that every pod finds of its service account. */
   writeServiceAccount(dir: string, namespace = 'default'): Promise<void> {
     return writeServiceAccount(dir, namespace, { url: this.url, token: this.token, ca: this.#ca });
+  }
+
+  /** Creates a pod as a controller of the cluster does: the webhooks are asked, but it is no call of the log, and needs no rights. */
+  createPod(pod: Json & { readonly metadata: Json & { readonly namespace: string } }): Promise<KubeObject> {
+    return createThroughWebhooks(this.#service.world, pod);
   }
 
   /** The calls so far, oldest first. */

@@ -5,10 +5,12 @@ import type { Exchange } from './calls.ts';
 import { withDefaults } from './defaults.ts';
 import { applyPatch } from './patch.ts';
 import type { World } from './replies.ts';
-import type { Json, KubeObject } from './resources.ts';
+import { type Json, type KubeObject, RESOURCES } from './resources.ts';
 import { webhookDenied, webhookFailed } from './status.ts';
+import { create } from './writes.ts';
 
 const DEFAULT_TIMEOUT_SECONDS = 10;
+const CONTROLLER = 'system:serviceaccount:kube-system:replicaset-controller';
 
 /** One webhook of a MutatingWebhookConfiguration, as its manifest has it. */
 interface Webhook {
@@ -56,9 +58,25 @@ export function hasWebhooks({ store }: World, { call }: Exchange): boolean {
   return isPod && typeof call.body === 'object' && (store.list('mutatingwebhookconfigurations') ?? []).length > 0;
 }
 
-/** The call with what the webhooks made of its pod, one after the other. Throws ApiError where one refuses, or fails and must not. */
-export async function admitted(world: World, exchange: Exchange): Promise<Exchange> {
-  const { call } = exchange;
+/** Creates a pod that no call asks for. Throws ApiError. */
+export async function createThroughWebhooks(world: World, pod: Json): Promise<KubeObject> {
+  const { namespace = '' } = pod['metadata'] as { namespace?: string };
+  const call = { namespace, user: CONTROLLER, query: new URLSearchParams(), body: pod };
+  const request = { resource: RESOURCES.pods, namespace, name: '', subresource: '', text: '', mediaType: '' };
+  const body = await mutated(world, call);
+  return create(world.store, { ...request, body, isDryRun: false, isEventView: false }).body as KubeObject;
+}
+
+/** The call with what the webhooks made of its pod. Throws ApiError where one refuses, or fails and must not. */
+export async function admitted(world: World, { call, ...exchange }: Exchange): Promise<Exchange> {
+  return { ...exchange, call: { ...call, body: await mutated(world, call) } };
+}
+
+/** What asking the webhooks takes of a call. */
+type Creation = Pick<Exchange['call'], 'namespace' | 'user' | 'query' | 'body'>;
+
+/** The pod as the webhooks made it, one after the other. */
+async function mutated(world: World, call: Creation): Promise<Json> {
   const sent = call.body as Json;
   const metadata: Json = { ...(sent['metadata'] as Json), namespace: call.namespace };
   let pod: Json = withDefaults({ ...sent, metadata, kind: 'Pod', apiVersion: 'v1' } as unknown as KubeObject);
@@ -71,7 +89,7 @@ export async function admitted(world: World, exchange: Exchange): Promise<Exchan
     // Of a patch that does not fit, the policy knows nothing: the pod is refused.
     if (answer?.patch !== undefined) pod = patched(webhook, pod, answer.patch);
   }
-  return { ...exchange, call: { ...call, body: pod } };
+  return pod;
 }
 
 function chosen({ store }: World, namespace: string, metadata: Json): Webhook[] {
@@ -100,7 +118,7 @@ function isSelected(selector: LabelSelector = {}, labels: Readonly<Record<string
 }
 
 interface Asked {
-  readonly call: Exchange['call'];
+  readonly call: Creation;
   readonly pod: Json;
 }
 
