@@ -105,13 +105,17 @@ async function reconcileInTime(
   key: string,
   signal: AbortSignal,
 ): Promise<Again> {
-  const deadline = new AbortController();
-  const late = () => deadline.abort(new Error(`${name} ${key}: not done after ${deadlineMs} ms`));
-  const timer = setTimeout(late, deadlineMs);
+  const stop = new AbortController();
+  const end = () => stop.abort(signal.reason);
+  const timer = setTimeout(() => stop.abort(new Error(`${name} ${key}: not done after ${deadlineMs} ms`)), deadlineMs);
+  // Not by AbortSignal.any: what it leaves at a signal that lives as long as the process is never collected by some versions of Node.js.
+  signal.addEventListener('abort', end);
+  if (signal.aborted) end();
   try {
-    return await reconcile(key, AbortSignal.any([signal, deadline.signal]));
+    return await reconcile(key, stop.signal);
   } finally {
     clearTimeout(timer);
+    signal.removeEventListener('abort', end);
   }
 }
 
