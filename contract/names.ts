@@ -1,9 +1,9 @@
-import { createHash } from 'node:crypto';
 import { idProblem } from './ids.ts';
+import { legalName } from './operator-names.ts';
 
 /** A Job puts its name as a label onto its pods, so it must be no longer than a label's value. */
 const MAX_JOB_NAME = 63;
-const DNS_NAME = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/;
+const DNS_NAME = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
 const LABEL_VALUE = /^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$/;
 
 /** Name of the Job that checkpoints a pod of a manifest. */
@@ -13,17 +13,14 @@ export function podCheckpointJobName(pod: string): string {
 
 /** Name of the Job that checkpoints under this id and version: as the original has it, where that is a legal name; else one that stands for it. */
 export function idCheckpointJobName(checkpointId: string, version: string): string {
-  const name = `checkpoint-job-${checkpointId}-${version}`;
-  if (jobNameProblem(name) === undefined) return name;
-  const digest = createHash('sha256').update(name).digest('hex').slice(0, 10);
-  const readable = name.toLowerCase().replace(/[^a-z0-9-]+/g, '-');
-  return `${readable.slice(0, MAX_JOB_NAME - 1 - digest.length).replace(/-+$/, '')}-${digest}`;
+  return legalName(`checkpoint-job-${checkpointId}-${version}`);
 }
 
 /** Says why this cannot be the name of a Job, or undefined. */
 export function jobNameProblem(name: string): string | undefined {
   if (name.length > MAX_JOB_NAME) return `has ${name.length} characters, at most ${MAX_JOB_NAME} are allowed`;
-  if (!DNS_NAME.test(name)) return 'has characters other than a-z 0-9 - .';
+  if (!/^[-a-z0-9.]*$/.test(name)) return 'has characters other than a-z 0-9 - .';
+  if (!DNS_NAME.test(name)) return 'has a part between its dots that does not begin and end with a letter or digit';
   return undefined;
 }
 

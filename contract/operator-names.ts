@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 /** Labels with the name of a Job are put on its pods: it may be no longer than the value of a label. */
 const MAX_LENGTH = 63;
 const HASH_DIGITS = 10;
-const LEGAL = /^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/;
+const LEGAL = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
 
 /** The DynamoCheckpoint that is made for a worker generation. */
 export function automaticCheckpointName(checkpointId: string): string {
@@ -20,8 +20,7 @@ export function cleanupJobName(checkpointId: string): string {
  * ends in digits of the hash of what it was, so that no two become the same.
  */
 export function legalName(name: string): string {
-  const isLegal = name.length <= MAX_LENGTH && LEGAL.test(name) && !/[.-]\.|\.-/.test(name);
-  if (isLegal) return name;
+  if (name.length <= MAX_LENGTH && LEGAL.test(name)) return name;
   const suffix = createHash('sha256').update(name).digest('hex').slice(0, HASH_DIGITS);
   const plain = name
     .toLowerCase()

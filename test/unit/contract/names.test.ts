@@ -21,7 +21,9 @@ describe('the name of a Job', () => {
     ['a'.repeat(63), undefined],
     ['a'.repeat(64), 'has 64 characters, at most 63 are allowed'],
     ['Worker', 'has characters other than a-z 0-9 - .'],
-    ['worker-', 'has characters other than a-z 0-9 - .'],
+    ['worker-', 'has a part between its dots that does not begin and end with a letter or digit'],
+    ['worker.-a', 'has a part between its dots that does not begin and end with a letter or digit'],
+    ['a..b', 'has a part between its dots that does not begin and end with a letter or digit'],
   ])('%s: %s', (name, problem) => {
     expect(jobNameProblem(name)).toBe(problem);
   });
