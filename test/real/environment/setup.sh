@@ -46,6 +46,7 @@ if [ ! -e "$repository/node_modules/.package-lock.json" ] || [ "$repository/pack
   (cd "$repository" && npm install --no-save --no-audit --no-fund --loglevel=error </dev/null)
   touch "$repository/node_modules/.package-lock.json"
 fi
+"$repository/test/chart/get-helm.sh"
 
 "$repository/deploy/images/make-root.sh" "$repository/deploy/images/agent/packages.txt" "$repository/.cache/agent-root"
 "$repository/deploy/images/make-root.sh" "$here/workload-packages.txt" "$repository/.cache/workload-base.tar"
