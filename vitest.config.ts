@@ -7,6 +7,7 @@ export default defineConfig({
   test: {
     projects: [
       { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 10_000 } },
+      { test: { name: 'chart', include: ['test/chart/**/*.test.ts'], testTimeout: 20_000 } },
       {
         test: {
           name: 'native',

@@ -12,8 +12,8 @@ const absolute = z
   .refine((path) => path.length < 1024, 'is too long');
 const seconds = z.number().positive().max(86_400);
 
-/** One strict schema: an unknown key is an error, so that a misspelt one is noticed. Defaults and meaning stand beside each key. */
-const schema = z.strictObject({
+/** One strict schema: an unknown key is an error, so that a misspelt one is noticed. Defaults and meaning stand beside each key. The chart's values are checked with it too. */
+export const schema = z.strictObject({
   /** Name of this node; the environment variable NODE_NAME wins. An empty one would match nothing silently, so it is refused. */
   nodeName: z.string().min(1, 'is required: set it, or the environment variable NODE_NAME').max(253),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error']).default('info'),

@@ -1,0 +1,100 @@
+{{/* What values.schema.json cannot say. Each refusal is one sentence that names the value and what to do. */}}
+
+{{/* A quantity of memory in bytes; 0 for a notation that is not looked at. */}}
+{{- define "snapshot.bytes" -}}
+{{- $text := toString . -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- if regexMatch "^[0-9]+([kMGT]|[KMGT]i)?$" $text -}}
+{{- mul (regexFind "^[0-9]+" $text | int64) (get $units (regexReplaceAll "^[0-9]+" $text "")) -}}
+{{- else }}0{{ end -}}
+{{- end -}}
+
+{{- define "snapshot.checks" -}}
+{{- include "snapshot.checkNames" . -}}
+{{- include "snapshot.checkStorage" . -}}
+{{- include "snapshot.checkPod" . -}}
+{{- include "snapshot.checkAccess" . -}}
+{{- include "snapshot.checkCredentials" . -}}
+{{- include "snapshot.checkConfig" . -}}
+{{- end -}}
+
+{{- define "snapshot.checkNames" -}}
+{{- if not (has .Values.runtime.type (list "containerd" "crio")) -}}
+{{- fail (printf "runtime.type must be 'containerd' or 'crio', got '%v'" .Values.runtime.type) -}}
+{{- end -}}
+{{- if .Values.operator.enabled -}}
+{{- fail "operator.enabled: this version of the chart has no operator yet: set it to false" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "snapshot.checkStorage" -}}
+{{- with .Values.storage -}}
+{{- if ne .type "pvc" -}}
+{{- fail (printf "storage.type must be 'pvc', got '%v': no other is implemented" .type) -}}
+{{- end -}}
+{{- if not (has .accessMode (list "agentMount" "podMount")) -}}
+{{- fail (printf "storage.accessMode must be 'agentMount' or 'podMount', got '%v'" .accessMode) -}}
+{{- end -}}
+{{- if ne .pvc.basePath (clean .pvc.basePath) -}}
+{{- fail (printf "storage.pvc.basePath must be an absolute, clean path, got '%s': did you mean '%s'?" .pvc.basePath (clean .pvc.basePath)) -}}
+{{- end -}}
+{{- if or .s3.uri .oci.uri -}}
+{{- fail "storage.s3.uri and storage.oci.uri are reserved: artifacts are kept on a PersistentVolumeClaim only. Leave both empty" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "snapshot.checkPod" -}}
+{{- if .Values.daemonset.affinity.nodeAffinity -}}
+{{- fail "daemonset.affinity.nodeAffinity is the chart's own (the agent runs on linux, amd64): choose nodes with daemonset.nodeSelector" -}}
+{{- end -}}
+{{- $drain := dig "limits" "drainSeconds" 300 .Values.config -}}
+{{- $grace := .Values.daemonset.terminationGracePeriodSeconds -}}
+{{- if lt (float64 $grace) (addf (float64 $drain) 30) -}}
+{{- fail (printf "daemonset.terminationGracePeriodSeconds is %v, but operations may go on for %v s when the agent is asked to stop (config.limits.drainSeconds), and undoing what is left takes up to 30 s: set at least %v" $grace $drain (addf (float64 $drain) 30)) -}}
+{{- end -}}
+{{- $limit := include "snapshot.bytes" (dig "limits" "memory" "" .Values.daemonset.resources) | int64 -}}
+{{- $work := dig "memory" "workBytes" 8589934592 .Values.config | int64 -}}
+{{- if and (gt $limit 0) (le $limit $work) -}}
+{{- fail (printf "daemonset.resources.limits.memory is %s, but config.memory.workBytes alone may take %d bytes of it: raise the limit, or lower workBytes" (toString .Values.daemonset.resources.limits.memory) $work) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "snapshot.checkAccess" -}}
+{{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) -}}
+{{- fail "serviceAccount.create is false: set serviceAccount.name to the account that the agent is to run as" -}}
+{{- end -}}
+{{- if and .Values.api.clients (not (include "snapshot.tcp" .)) -}}
+{{- fail "api.clients says who may call over TCP, but nobody can: set api.tcp.enabled, or leave api.clients empty" -}}
+{{- end -}}
+{{- if and (include "snapshot.tcp" .) (eq (int .Values.api.tcp.port) (int .Values.metrics.port)) -}}
+{{- fail (printf "api.tcp.port and metrics.port are both %v: each needs one of its own" .Values.metrics.port) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "snapshot.checkCredentials" -}}
+{{- with .Values.credentials -}}
+{{- if lt (int .caDays) (mul 3 .certificateDays | int) -}}
+{{- fail (printf "credentials.caDays is %v, but an authority must live at least three times as long as what it signs (credentials.certificateDays): set at least %d" .caDays (mul 3 .certificateDays)) -}}
+{{- end -}}
+{{- end -}}
+{{- $names := list (include "snapshot.recordKeySecret" .) (include "snapshot.caSecret" .) (include "snapshot.agentTlsSecret" .) (include "snapshot.operatorTlsSecret" .) -}}
+{{- if ne (len $names) (uniq $names | len) -}}
+{{- fail (printf "each Secret of the credentials needs a name of its own, got %s" (join ", " $names)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "snapshot.checkConfig" -}}
+{{- if hasKey .Values.config "nodeName" -}}
+{{- fail "config.nodeName would be the same on every node: remove it. The agent gets the name of its node from Kubernetes" -}}
+{{- end -}}
+{{- $namespace := dig "kubernetes" "namespace" "" .Values.config -}}
+{{- if $namespace -}}
+{{- fail (printf "config.kubernetes.namespace is %q, but rbac.namespaceRestricted decides which pods the agent serves: true for those of the release's namespace, false for all. Remove config.kubernetes.namespace" $namespace) -}}
+{{- end -}}
+{{- $high := dig "retention" "highPercent" 0 .Values.config | float64 -}}
+{{- $low := dig "retention" "lowPercent" 0 .Values.config | float64 -}}
+{{- if not (or (and (eq $high 0.0) (eq $low 0.0)) (and (gt $low 0.0) (le $low $high))) -}}
+{{- fail (printf "config.retention.highPercent is %v and lowPercent is %v: both must be 0, or lowPercent above 0 and no higher than highPercent" $high $low) -}}
+{{- end -}}
+{{- end -}}
