@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup build native check test demo bench gpu-bundle gpu-test gpu-selftest clean
+.PHONY: help setup build native check test chart-test chart-schema demo bench gpu-bundle gpu-test gpu-selftest clean
 
 TSX := node --import tsx
 VITEST := node_modules/.bin/vitest run --reporter=default --reporter=json
@@ -34,6 +34,13 @@ test: setup build ## Runs all tests for real; ends with the line "tests: N passe
 	SNAPSHOT_NATIVE_DIR=native/build/asan $(VITEST) --project native --outputFile.json=.cache/report-sanitized.json || status=1; \
 	$(VITEST) --outputFile.json=.cache/report-all.json || status=1; \
 	$(TSX) test/closing-line.ts .cache/report-sanitized.json .cache/report-all.json || status=1; exit $$status
+
+chart-test: node_modules/.package-lock.json ## Renders the Helm chart over a matrix of values and checks what comes out
+	@test/chart/get-helm.sh && mkdir -p .cache
+	$(VITEST) --project chart --outputFile.json=.cache/report-chart.json
+
+chart-schema: node_modules/.package-lock.json ## Makes the chart's values.schema.json from the agent's configuration schema
+	@$(TSX) deploy/chart-values/write.ts
 
 demo: setup build ## Checkpoints a running worker and restores it into another pod, before your eyes
 	@$(TSX) bench/demo.ts
