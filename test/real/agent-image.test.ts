@@ -4,10 +4,11 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { SENTINELS } from '../../contract/keys.ts';
+import { isEnd, PLACEHOLDERS, released } from './agent-pod-scenario.ts';
 import { AgentDaemonSet, type AgentPod } from './environment/agent-daemonset.ts';
 import { type ImageConfig, importAgentImage } from './environment/agent-image.ts';
 import { Cluster } from './environment/cluster.ts';
-import type { Container, JsonLine } from './environment/container.ts';
+import type { JsonLine } from './environment/container.ts';
 import { eventually, host, REPOSITORY } from './environment/host.ts';
 import { workload } from './environment/pod.ts';
 import { namespaceOf, processes } from './environment/processes.ts';
@@ -51,44 +52,18 @@ async function inAgent(...command: [string, ...string[]]): Promise<string> {
   return stdout.trim();
 }
 
-/** The sentinel that ends an operation on this container. Its absence is explained by the agent's log. */
-async function released(container: Container, name: string): Promise<string> {
-  return eventually(
-    `${name} of container ${container.name}`,
-    () => {
-      const failure = agent.logs().find((line) => isEnd(line, container, 'operation failed'));
-      if (failure !== undefined) throw new Error(`${JSON.stringify(failure)}\n${agent.explain()}`);
-      try {
-        return sentinel(container, name) || undefined;
-      } catch {
-        return undefined; // Not there yet.
-      }
-    },
-    { timeoutMs: 60_000, explain: () => agent.explain() },
-  );
-}
-
-function isEnd(line: JsonLine, container: Container, msg: string): boolean {
-  return line['containerId'] === container.id && line['msg'] === msg;
-}
-
 async function checkpointed(...command: Parameters<typeof workload>): Promise<Source> {
   const source = await runSource(cluster, { command: workload(...command) });
   await markReady(source.container);
-  await released(source.container, SENTINELS.complete);
+  await released(agent, source.container, SENTINELS.complete);
   return source;
 }
 
 async function restored(source: Source, command: readonly string[]): Promise<Target> {
   const target = await runTarget(cluster, source, { command });
-  await released(target.container, SENTINELS.restored);
+  await released(agent, target.container, SENTINELS.restored);
   return target;
 }
-
-const PLACEHOLDERS = {
-  'snapshot-standby': ['/usr/local/bin/snapshot-standby'],
-  'sleep infinity': ['sleep', 'infinity'],
-} as const;
 
 describe('the image', () => {
   test('is for amd64 and says what it is, and the Dockerfile says the same', () => {
@@ -184,7 +159,7 @@ describe('a pod of the DaemonSet', () => {
     const before = await source.container.check();
     expect(before).toMatchObject({ check: 'ok' });
     await markReady(source.container);
-    await released(source.container, SENTINELS.complete);
+    await released(agent, source.container, SENTINELS.complete);
     await source.pod.remove();
     const criu = (await inAgent('criu', '--version')).split('\n')[0]?.replace('Version: ', '');
     expect(JSON.stringify(readRecord(artifactPath(cluster.volume, source)))).toContain(criu);

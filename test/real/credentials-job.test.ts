@@ -1,17 +1,30 @@
 import { execFile } from 'node:child_process';
-import { chmod, copyFile, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { chmod, copyFile, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { parse } from 'yaml';
+import { only, render } from '../chart/render.ts';
 import { type KubeApi, type Role, startKubeApi } from '../fakes/kube-api/server.ts';
 import { makeAuthority } from '../flow/grpc/certificates.ts';
 
-/** The program as it is built and as the chart's Job runs it: a user of its own, the pod's service account, nothing else. */
+/** The program as it is built, run as the chart's Job runs it: its arguments, its user, its rights, the pod's service account, nothing else. */
 const ROOT = resolve(import.meta.dirname, '../..');
 const NAMES = ['snapshot-record-key', 'snapshot-ca', 'snapshot-agent-tls', 'snapshot-operator-tls'];
-const NOBODY = '65532';
+const CHART = render({ api: { tcp: { enabled: true } } }, { namespace: 'snapshots' });
+const { spec: POD } = (only(CHART, 'Job') as unknown as Job).spec.template;
+const USER = String(POD.securityContext.runAsUser);
+
+interface Job {
+  readonly spec: {
+    readonly template: {
+      readonly spec: {
+        readonly securityContext: { readonly runAsUser: number };
+        readonly containers: readonly [{ readonly command: readonly string[]; readonly args: readonly string[] }];
+      };
+    };
+  };
+}
 
 let home: string;
 let api: KubeApi;
@@ -22,8 +35,7 @@ beforeAll(async () => {
   const authority = await makeAuthority(home, 'cluster');
   const { cert, key } = await authority.issue('kubernetes', { names: 'IP:127.0.0.1' });
   const tls = { cert: String(cert), key: String(key), ca: String(authority.certificate) };
-  const [, yaml = ''] = /```yaml\n([\s\S]*?)```/.exec(await readFile(join(ROOT, 'docs/credentials.md'), 'utf8')) ?? [];
-  api = await startKubeApi({ tls, roles: [{ ...(parse(yaml) as Role), metadata: { namespace: 'snapshots' } }] });
+  api = await startKubeApi({ tls, roles: [only(CHART, 'Role', 'snapshot-credentials-hook') as unknown as Role] });
   await api.writeServiceAccount(join(home, 'account'), 'snapshots');
 });
 afterAll(async () => {
@@ -40,7 +52,7 @@ async function runJob(...args: readonly string[]): Promise<string> {
     mount --bind "$1/account" /var/run/secrets/kubernetes.io/serviceaccount
     program=$1/snapshotctl.mjs
     shift
-    exec setpriv --reuid ${NOBODY} --regid ${NOBODY} --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs "$0" "$program" "$@"`;
+    exec setpriv --reuid ${USER} --regid ${USER} --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs "$0" "$program" "$@"`;
   const env = { KUBERNETES_SERVICE_HOST: '127.0.0.1', KUBERNETES_SERVICE_PORT: String(api.port), HOME: '/nonexistent' };
   const shell = ['--mount', '--propagation', 'private', 'sh', '-c', script, process.execPath, home, ...args];
   const { stdout, stderr } = await promisify(execFile)('unshare', shell, {
@@ -50,10 +62,10 @@ async function runJob(...args: readonly string[]): Promise<string> {
   return stdout;
 }
 
-test('a Job with the documented rights makes everything, and changes it when asked', async () => {
-  const [key = '', ca = '', agent = '', operator = ''] = NAMES;
-  const flags = ['credentials', 'ensure', '--namespace', 'snapshots', '--record-key-secret', key, '--tls'];
-  const all = [...flags, '--ca-secret', ca, '--agent-tls-secret', agent, '--operator-tls-secret', operator];
+test('a Job of the chart, with its rights, makes everything, and changes it when asked', async () => {
+  const [, ca = ''] = NAMES;
+  const [{ command, args: all }] = POD.containers;
+  expect(command).toEqual(['snapshotctl']);
   const made = await runJob(...all);
   expect(
     made

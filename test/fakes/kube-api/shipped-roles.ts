@@ -1,12 +1,8 @@
-import { readFileSync } from 'node:fs';
-import { resolve } from 'node:path';
-import { parseAllDocuments } from 'yaml';
+import { type Rendered, render } from '../../chart/render.ts';
 import { ADMIN, type Role } from './access.ts';
 import type { ApiCall } from './calls.ts';
 
-const DEPLOY = resolve(import.meta.dirname, '../../../deploy');
-
-/** What binds a role, as its manifest has it. */
+/** What binds a role, as the chart has it. */
 interface Binding {
   readonly kind: string;
   readonly metadata: { readonly name: string };
@@ -14,29 +10,37 @@ interface Binding {
   readonly subjects: readonly { readonly kind: string; readonly name: string; readonly namespace: string }[];
 }
 
-export interface RbacManifest {
+export interface Rbac {
   readonly roles: readonly Role[];
   readonly bindings: readonly Binding[];
 }
 
-/** The shipped rules: for all namespaces, or for one, which is given as `kubectl -n` gives it. */
-export function readRbac(namespace?: string): RbacManifest {
-  if (namespace === undefined) return readManifest('agent-rbac.yaml');
-  const { roles, bindings } = readManifest('agent-rbac-namespaced.yaml');
-  return { roles: roles.map((role) => ({ ...role, metadata: { ...role.metadata, namespace } })), bindings };
+/** The chart's rules for the agent: for all namespaces, or for one, which the release is in. Without what GPUs need. */
+export function readRbac(namespace?: string): Rbac {
+  return agentRbac(namespace, false);
 }
 
-/** What is shipped besides for workloads with GPUs. */
-export const readGpuRbac = (): RbacManifest => readManifest('agent-rbac-gpu.yaml');
-
-function readManifest(name: string): RbacManifest {
-  const text = readFileSync(resolve(DEPLOY, name), 'utf8');
-  const objects = parseAllDocuments(text).map((document) => document.toJS() as Role & Binding);
-  return {
-    roles: objects.filter(({ rules }) => rules !== undefined),
-    bindings: objects.filter(({ roleRef }) => roleRef !== undefined),
-  };
+/** The rules that the chart adds for workloads with GPUs, and what binds them. */
+export function readGpuRbac(namespace?: string): Rbac {
+  const without = JSON.stringify(agentRbac(namespace, false).roles.flatMap(({ rules }) => rules));
+  const { roles, bindings } = agentRbac(namespace, true);
+  const added = roles.map(({ rules, ...role }) => ({
+    ...role,
+    rules: rules.filter((rule) => !without.includes(JSON.stringify(rule))),
+  }));
+  return { roles: added, bindings };
 }
+
+/** Roles and bindings of the account that the agent runs as. */
+function agentRbac(namespace: string | undefined, gpu: boolean): Rbac {
+  const restricted = namespace !== undefined;
+  const values = { rbac: { namespaceRestricted: restricted }, gpu: { enabled: gpu }, credentials: { enabled: false } };
+  const objects = render(values, restricted ? { namespace } : {});
+  const of = (kind: string) => objects.filter((object) => object.kind === kind || object.kind === `Cluster${kind}`);
+  return { roles: of('Role').map(asRole), bindings: of('RoleBinding') as unknown as Binding[] };
+}
+
+const asRole = (object: Rendered) => object as unknown as Role;
 
 /** Everything that rules allow, one line for each verb on each resource: `patch batch/jobs`. */
 export function grantsOf(roles: readonly Role[]): string[] {

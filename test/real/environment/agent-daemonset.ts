@@ -6,6 +6,7 @@ import { KUBELET_LABELS } from '../../../contract/keys.ts';
 import { lacksSysResource } from './agent.ts';
 import {
   bytesOf,
+  type ContainerSpec,
   containerConfig,
   type Manifest,
   mountsOf,
@@ -23,7 +24,6 @@ import { eventually, host, REPOSITORY } from './host.ts';
 const PRELOAD_SOURCE = resolve(REPOSITORY, 'test/preload/without-sys-resource.c');
 const PRELOAD_PATH = '/opt/snapshot-test/without-sys-resource.so';
 const NODE_NAME = 'test-node';
-const LOG_NAME = 'agent.log';
 
 type Files = Readonly<Record<string, string | Buffer>>;
 
@@ -39,54 +39,78 @@ async function project(directory: string, files: Files, mode = 0o644): Promise<v
   await rename(join(directory, '..data.new'), join(directory, '..data'));
 }
 
-/** The pods of the DaemonSet on a cluster's only node, run from the shipped manifest as kubelet runs them: by the container runtime. */
+/** Directories of the node that are this machine's own. */
+const OF_THIS_MACHINE = ['/proc', '/sys/fs/cgroup'];
+
+/** And where those are that a node has once and this machine many times: below the cluster's directory. */
+const OF_THE_CLUSTER = {
+  '/var/lib/snapshot-agent': 'agents/state',
+  '/run/snapshot-agent-api': 'agents/api',
+  '/var/lib/kubelet': 'agents/kubelet',
+} as const;
+
+/** The pods of the DaemonSet on a cluster's only node, as the chart renders them, run as kubelet runs them: by the container runtime. */
 export class AgentDaemonSet {
-  readonly manifest: Manifest = readManifest();
+  readonly manifest: Manifest;
   readonly #cluster: Cluster;
+  readonly #secrets: Readonly<Record<string, Files>>;
   readonly #key = randomBytes(32);
 
-  /** The cluster's runtime must have the agent's image. */
-  constructor(cluster: Cluster) {
+  /** The cluster's runtime must have the agent's image. `values` are the chart's; `secrets` are there besides the record key, by name. */
+  constructor(cluster: Cluster, values: object = {}, secrets: Readonly<Record<string, Files>> = {}) {
     this.#cluster = cluster;
+    this.#secrets = secrets;
+    this.manifest = readManifest(values);
   }
 
   /** Starts another pod of the DaemonSet, with the state that the pods before it left on the node. */
   async startPod(): Promise<AgentPod> {
-    const { pod, namespace, labels } = this.manifest;
+    const { pod, namespace } = this.manifest;
     const [spec] = pod.containers;
     const sandbox = this.#sandbox();
     const directory = sandbox.log_directory;
     await mkdir(directory, { recursive: true });
     const sources = new Map<string, string>();
     for (const volume of pod.volumes) sources.set(volume.name, await this.#source(volume, directory));
-    const mounts = [
-      ...mountsOf(spec, sources, (path) => this.#runtimePath(path) ?? path),
+    const { cri } = this.#cluster;
+    const made = { sandbox, sandboxId: await cri.runPodSandbox(sandbox), sources };
+    for (const init of pod.initContainers ?? []) await this.#initialise(made, init);
+    const container = await this.#container(made, spec, [
       await serviceAccount(directory, namespace),
       ...(lacksSysResource() ? [await this.#preload()] : []),
-    ];
-    const { cri } = this.#cluster;
-    const sandboxId = await cri.runPodSandbox(sandbox);
-    const fields = { 'spec.nodeName': NODE_NAME };
-    const config = containerConfig(pod, {
-      fields,
-      mounts,
-      labels: { ...labels, ...sandbox.labels },
-      logPath: LOG_NAME,
-    });
-    const id = await cri.createContainer(sandboxId, config, sandbox);
-    const container = new Container(cri, {
-      id,
-      name: spec.name,
-      logFile: join(directory, LOG_NAME),
-      controlDirectory: undefined,
-    });
+    ]);
     await container.start();
-    return new AgentPod(this.#cluster, {
-      manifest: this.manifest,
-      sandboxId,
-      container,
-      ip: await cri.podIp(sandboxId),
+    const { manifest } = this;
+    const ip = await cri.podIp(made.sandboxId);
+    return new AgentPod(this.#cluster, { manifest, sandboxId: made.sandboxId, container, ip });
+  }
+
+  /** Runs a container that must have ended well before the next one begins. */
+  async #initialise(made: Made, spec: ContainerSpec): Promise<void> {
+    const container = await this.#container(made, spec, []);
+    await container.start();
+    const { exit_code } = await container.ended();
+    const said = container.logs().map(({ text }) => text);
+    if (exit_code !== 0) throw new Error(`${spec.name} ended with ${exit_code}: ${said.join('\n')}`);
+  }
+
+  async #container(
+    { sandbox, sandboxId, sources }: Made,
+    spec: ContainerSpec,
+    besides: readonly RuntimeMount[],
+  ): Promise<Container> {
+    const { pod, namespace, labels } = this.manifest;
+    const logPath = `${spec.name}.log`;
+    const config = containerConfig(pod, spec, {
+      fields: { 'spec.nodeName': NODE_NAME, 'metadata.namespace': namespace },
+      mounts: [...mountsOf(spec, sources, (path) => this.#runtimePath(path) ?? path), ...besides],
+      labels: { ...labels, ...sandbox.labels },
+      logPath,
     });
+    const { cri } = this.#cluster;
+    const id = await cri.createContainer(sandboxId, config, sandbox);
+    const logFile = join(sandbox.log_directory, logPath);
+    return new Container(cri, { id, name: spec.name, logFile, controlDirectory: undefined });
   }
 
   /** Where this cluster's runtime has what others have at the usual places. Elsewhere: undefined. */
@@ -100,8 +124,8 @@ export class AgentDaemonSet {
     if (volume.persistentVolumeClaim) return this.#cluster.volume.hostPath;
     const path = volume.hostPath ? this.#hostPath(volume.hostPath.path) : join(podDirectory, 'volumes', volume.name);
     await mkdir(path, { recursive: true });
-    if (volume.configMap) await project(path, { 'config.yaml': stringify(this.#config()) });
-    if (volume.secret) await project(path, { 'record.key': this.#key }, volume.secret.defaultMode);
+    if (volume.configMap) await project(path, this.#files(volume.configMap.name));
+    if (volume.secret) await project(path, this.#secret(volume.secret.secretName), volume.secret.defaultMode);
     if (volume.emptyDir) {
       await host(['mount', '-t', 'tmpfs', '-o', `size=${bytesOf(volume.emptyDir.sizeLimit)}`, 'tmpfs', path]);
       await chmod(path, 0o777);
@@ -109,14 +133,27 @@ export class AgentDaemonSet {
     return path;
   }
 
-  /** A directory of the node. The agent's own state is the cluster's, not this machine's. */
+  /** A directory of the node, on this machine. */
   #hostPath(path: string): string {
-    const own = { '/var/lib/snapshot-agent': 'agents/state', '/run/snapshot-agent-api': 'agents/api' }[path];
-    if (own !== undefined) return join(this.#cluster.directory, own);
-    return this.#runtimePath(path) ?? path;
+    const own = Object.entries(OF_THE_CLUSTER).find(([top]) => path.startsWith(top));
+    if (own !== undefined) return join(this.#cluster.directory, `${own[1]}${path.slice(own[0].length)}`);
+    const known = OF_THIS_MACHINE.includes(path) ? path : this.#runtimePath(path);
+    if (known === undefined) throw new Error(`the test environment has no directory for ${path} of the node`);
+    return known;
   }
 
-  /** The shipped configuration, and what this machine and the tests need besides. */
+  #secret(name: string): Files {
+    const files = { 'snapshot-record-key': { 'record.key': this.#key }, ...this.#secrets }[name];
+    if (files === undefined) throw new Error(`the test environment has no Secret ${name}`);
+    return files;
+  }
+
+  #files(configMap: string): Files {
+    const files = this.manifest.configMap(configMap);
+    return 'config.yaml' in files ? { ...files, 'config.yaml': stringify(this.#config()) } : files;
+  }
+
+  /** The chart's configuration, and what this machine and the tests need besides. */
   #config(): object {
     return {
       ...this.manifest.config,
@@ -156,6 +193,13 @@ export class AgentDaemonSet {
       },
     };
   }
+}
+
+/** A pod whose containers are being made. `sources`: where each of its volumes is on this machine. */
+interface Made {
+  readonly sandbox: SandboxConfig;
+  readonly sandboxId: string;
+  readonly sources: ReadonlyMap<string, string>;
 }
 
 /** What kubelet mounts without being asked, at a path below a volume of the manifest. */
@@ -208,11 +252,15 @@ export class AgentPod {
 
   /** Asks as kubelet does for a probe: the status of the answer, or undefined where nobody listens. */
   async probe(name: ProbeName): Promise<number | undefined> {
-    const [spec] = this.#manifest.pod.containers;
-    const { path, port } = spec[name].httpGet;
-    const number = spec.ports.find((one) => one.name === port)?.containerPort;
-    const answer = await fetch(`http://${this.#ip}:${number}${path}`).catch(() => undefined);
+    const { path, port } = this.#manifest.pod.containers[0][name].httpGet;
+    const answer = await fetch(`http://${this.address(port)}${path}`).catch(() => undefined);
     return answer?.status;
+  }
+
+  /** Where others reach a port of the agent, by its name in the pod. */
+  address(port: string): string {
+    const [{ ports }] = this.#manifest.pod.containers;
+    return `${this.#ip}:${ports.find(({ name }) => name === port)?.containerPort}`;
   }
 
   /** Asks the agent to end as kubelet does when its pod is deleted, and removes the pod: how its container ended. */

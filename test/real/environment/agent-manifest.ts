@@ -1,13 +1,11 @@
-import { readFileSync } from 'node:fs';
-import { resolve } from 'node:path';
-import { parse, parseAllDocuments } from 'yaml';
-import { REPOSITORY } from './host.ts';
+import { parse } from 'yaml';
+import { only, render } from '../../chart/render.ts';
 
 export interface Volume {
   readonly name: string;
   readonly hostPath?: { readonly path: string };
   readonly configMap?: { readonly name: string };
-  readonly secret?: { readonly defaultMode: number };
+  readonly secret?: { readonly secretName: string; readonly defaultMode: number };
   readonly emptyDir?: { readonly medium: string; readonly sizeLimit: string };
   readonly persistentVolumeClaim?: { readonly claimName: string };
 }
@@ -25,22 +23,32 @@ interface Probe {
 
 export type ProbeName = 'startupProbe' | 'livenessProbe' | 'readinessProbe';
 
-export interface ContainerSpec extends Readonly<Record<ProbeName, Probe>> {
+/** What containers that initialise the pod have, and its other ones too. */
+export interface ContainerSpec {
   readonly name: string;
   readonly image: string;
-  readonly args: readonly string[];
-  readonly env: readonly {
-    readonly name: string;
-    readonly valueFrom: { readonly fieldRef: { readonly fieldPath: string } };
-  }[];
-  readonly ports: readonly { readonly name: string; readonly containerPort: number }[];
+  readonly command?: readonly string[];
+  readonly args?: readonly string[];
+  readonly env?: readonly Variable[];
   readonly securityContext: {
-    readonly privileged: boolean;
+    readonly privileged?: boolean;
+    readonly allowPrivilegeEscalation?: boolean;
     readonly readOnlyRootFilesystem: boolean;
     readonly runAsUser: number;
+    readonly capabilities?: { readonly drop: readonly string[] };
   };
   readonly resources: { readonly limits: { readonly memory: string } };
   readonly volumeMounts: readonly VolumeMount[];
+}
+
+interface Variable {
+  readonly name: string;
+  readonly value?: string;
+  readonly valueFrom?: { readonly fieldRef: { readonly fieldPath: string } };
+}
+
+interface AgentSpec extends ContainerSpec, Readonly<Record<ProbeName, Probe>> {
+  readonly ports: readonly { readonly name: string; readonly containerPort: number }[];
 }
 
 /** What of the DaemonSet decides how its pod runs. */
@@ -49,7 +57,8 @@ export interface PodSpec {
   readonly hostNetwork?: boolean;
   readonly hostIPC?: boolean;
   readonly terminationGracePeriodSeconds: number;
-  readonly containers: readonly [ContainerSpec];
+  readonly initContainers?: readonly ContainerSpec[];
+  readonly containers: readonly [AgentSpec];
   readonly volumes: readonly Volume[];
 }
 
@@ -57,8 +66,10 @@ export interface Manifest {
   readonly namespace: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly pod: PodSpec;
-  /** The configuration in the ConfigMap. */
+  /** The agent's configuration. */
   readonly config: Readonly<Record<string, unknown>>;
+  /** What is in a ConfigMap of the chart. */
+  configMap(name: string): Readonly<Record<string, string>>;
 }
 
 /** A mount as the container runtime is asked for it. */
@@ -72,22 +83,25 @@ export interface RuntimeMount {
 /** Numbers of the runtime interface. */
 const PROPAGATION = { None: 0, HostToContainer: 1, Bidirectional: 2 } as const;
 
-/** The plain manifest of the agent as it is shipped. */
-export function readManifest(): Manifest {
-  const text = readFileSync(resolve(REPOSITORY, 'deploy/agent-daemonset.yaml'), 'utf8');
-  const documents = parseAllDocuments(text).map((document) => document.toJS() as { kind: string });
-  const find = (kind: string): unknown => documents.find((one) => one.kind === kind);
-  const { data } = find('ConfigMap') as { data: Record<string, string> };
-  const { metadata, spec } = find('DaemonSet') as {
+/** The agent's DaemonSet, as the chart makes it with these values. */
+export function readManifest(values: object = {}): Manifest {
+  const objects = render(values);
+  const { metadata, spec } = only(objects, 'DaemonSet') as unknown as {
     metadata: { namespace: string };
     spec: { template: { metadata: { labels: Record<string, string> }; spec: PodSpec } };
   };
+  const configMap = (name: string) => (only(objects, 'ConfigMap', name) as unknown as ConfigMap).data;
   return {
     namespace: metadata.namespace,
     labels: spec.template.metadata.labels,
     pod: spec.template.spec,
-    config: parse(data['config.yaml'] ?? '') as Record<string, unknown>,
+    config: parse(configMap('snapshot-config')['config.yaml'] ?? '') as Record<string, unknown>,
+    configMap,
   };
+}
+
+interface ConfigMap {
+  readonly data: Readonly<Record<string, string>>;
 }
 
 /** The container's mounts. `sources`: where on this machine each volume is; `at`: where its mount path lies on this machine, if elsewhere. */
@@ -113,9 +127,10 @@ export function namespacesOf(pod: PodSpec): Readonly<Record<string, string>> {
   };
 }
 
-/** The container as kubelet asks for it. Its command is the image's own. */
+/** A container of the pod as kubelet asks for it. Without a command it has the image's own. */
 export function containerConfig(
   pod: PodSpec,
+  spec: ContainerSpec,
   given: {
     readonly fields: Readonly<Record<string, string>>;
     readonly mounts: readonly RuntimeMount[];
@@ -123,16 +138,22 @@ export function containerConfig(
     readonly logPath: string;
   },
 ): object {
-  const [spec] = pod.containers;
-  const { privileged, readOnlyRootFilesystem, runAsUser } = spec.securityContext;
+  const {
+    privileged = false,
+    allowPrivilegeEscalation = true,
+    readOnlyRootFilesystem,
+    runAsUser,
+  } = spec.securityContext;
   return {
     metadata: { name: spec.name, attempt: 0 },
     image: { image: spec.image },
-    args: spec.args,
-    envs: spec.env.map(({ name, valueFrom }) => {
-      const value = given.fields[valueFrom.fieldRef.fieldPath];
-      if (value === undefined) throw new Error(`the test environment has no field ${valueFrom.fieldRef.fieldPath}`);
-      return { key: name, value: Buffer.from(value) };
+    command: spec.command ?? [],
+    args: spec.args ?? [],
+    envs: (spec.env ?? []).map(({ name, value, valueFrom }) => {
+      const path = valueFrom?.fieldRef.fieldPath ?? '';
+      const content = value ?? given.fields[path];
+      if (content === undefined) throw new Error(`the test environment has no field ${path}`);
+      return { key: name, value: Buffer.from(content) };
     }),
     mounts: given.mounts,
     labels: given.labels,
@@ -143,6 +164,8 @@ export function containerConfig(
       security_context: {
         namespace_options: namespacesOf(pod),
         privileged,
+        capabilities: { drop_capabilities: spec.securityContext.capabilities?.drop ?? [] },
+        no_new_privs: !allowPrivilegeEscalation,
         readonly_rootfs: readOnlyRootFilesystem,
         run_as_user: { value: runAsUser },
         seccomp: { profile_type: 'Unconfined' },
