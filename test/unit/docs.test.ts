@@ -119,6 +119,7 @@ describe('docs/operations.md', () => {
 describe('links', () => {
   const pages = [
     'README.md',
+    'deploy/chart/README.md',
     ...readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
       .filter((name) => name.endsWith('.md'))
       .map((name) => join('docs', name)),
