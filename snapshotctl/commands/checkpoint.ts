@@ -106,21 +106,23 @@ async function checkpointIn(
     wrapLaunchJob: flags.cudaCheckpointWrap === true,
   });
   const name = wanted.metadata?.name ?? '';
+  const say = (text: string) => terminal.err.write(text);
   try {
     const job = await createJob(kube, namespace, wanted, terminal.signal);
     await wait(cluster, { job, namespace, flags, terminal });
+    writeResult(terminal, flags.output, {
+      status: 'completed',
+      namespace,
+      name: manifest.metadata.name,
+      checkpoint_job: name,
+      checkpoint_id: checkpointId,
+      checkpoint_location: checkpointLocation(storage.basePath, checkpointId, version),
+    });
+    if (flags.cleanup === true) await cleanUp(cluster, job, say);
   } catch (error) {
-    if (terminal.signal.aborted) terminal.err.write(howToGoOn(namespace, name));
+    if (terminal.signal.aborted) say(howToGoOn(namespace, name));
     throw error;
   }
-  writeResult(terminal, flags.output, {
-    status: 'completed',
-    namespace,
-    name: manifest.metadata.name,
-    checkpoint_job: name,
-    checkpoint_id: checkpointId,
-    checkpoint_location: checkpointLocation(storage.basePath, checkpointId, version),
-  });
 }
 
 interface Waiting {
@@ -130,22 +132,30 @@ interface Waiting {
   readonly terminal: Terminal;
 }
 
-async function wait({ kube }: Cluster, { job, namespace, flags, terminal }: Waiting): Promise<void> {
+/** Waits for the end. Whatever goes wrong, the Job is left for a look unless somebody wants it away. */
+async function wait(cluster: Cluster, { job, namespace, flags, terminal }: Waiting): Promise<void> {
+  const { kube } = cluster;
   const { signal } = terminal;
   const name = job.metadata?.name ?? '';
   const progress = new Progress(terminal);
+  const say = (text: string) => terminal.err.write(text);
   progress.say(`job ${namespace}/${name} is created; waiting for its checkpoint`);
   try {
     await followJob({ kube, namespace, signal, terminal, progress, timeoutMs: flags.timeout }, job);
   } catch (error) {
-    if (flags.cleanup === true && !signal.aborted) await deleteJob(kube, namespace, job);
-    if (flags.cleanup !== true && !signal.aborted)
-      terminal.err.write(
-        `job ${namespace}/${name} is left for a look; delete it before the next try (or pass --cleanup)\n`,
-      );
+    if (signal.aborted) throw error;
+    if (flags.cleanup === true) await cleanUp(cluster, job, say);
+    else if (error instanceof CommandError && error.exit === 'timeout') say(howToGoOn(namespace, name));
+    else say(`job ${namespace}/${name} is left for a look; delete it before the next try (or pass --cleanup)\n`);
     throw error;
   }
-  if (flags.cleanup === true) await deleteJob(kube, namespace, job);
+}
+
+/** What keeps the Job from being deleted is said, and changes nothing about how the checkpoint went. */
+async function cleanUp({ kube }: Cluster, job: Job, say: (text: string) => void): Promise<void> {
+  await deleteJob(kube, job).catch((error: Error) =>
+    say(`job ${job.metadata?.namespace}/${job.metadata?.name} is not deleted: ${error.message}\n`),
+  );
 }
 
 /** For whoever interrupts it; a Job whose creation was not answered yet may be there as well. */

@@ -30,3 +30,12 @@ function exitOf({ status, reason }: KubeError): keyof typeof EXIT {
 export function isPassing(error: unknown): boolean {
   return error instanceof KubeError && (error.status === 0 || error.status === 429 || error.status >= 500);
 }
+
+/** The same for a call that was to make something: one whose answer was lost may have made it. */
+export function withDoubt(error: unknown, what: string): unknown {
+  const isDoubtful =
+    error instanceof KubeError && ['Reset', 'TimedOut', 'Malformed', 'TooLarge'].includes(error.reason);
+  if (!isDoubtful) return asCommandError(error);
+  const message = `${oneLine(error.message)}; ${what} may have been made all the same: look before the next try`;
+  return new CommandError('unreachable', message, { cause: error });
+}

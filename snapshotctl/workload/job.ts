@@ -5,7 +5,7 @@ import type { Job } from '../../kube/objects.ts';
 import { kubePath } from '../../kube/paths.ts';
 import { CommandError } from '../failure.ts';
 import type { Terminal } from '../terminal.ts';
-import { asCommandError } from './asking.ts';
+import { asCommandError, withDoubt } from './asking.ts';
 import { formatDuration } from './duration.ts';
 import { askUntil, EXPLANATION_MS, type Progress } from './follower.ts';
 import { agentsWord, jobPods, type NewsPlace } from './pod-news.ts';
@@ -19,8 +19,8 @@ export async function createJob(kube: KubeClient, namespace: string, job: Job, s
   try {
     return await kube.request<Job>({ method: 'POST', path: jobsPath(namespace), body: job, signal });
   } catch (error) {
-    if (!isConflict(error)) throw asCommandError(error);
     const name = job.metadata?.name ?? '';
+    if (!isConflict(error)) throw withDoubt(error, `job ${namespace}/${name}`);
     throw new CommandError(
       'failed',
       `checkpoint job ${namespace}/${name} already exists; look at it, then delete it: kubectl -n ${namespace} delete job ${name}`,
@@ -29,8 +29,8 @@ export async function createJob(kube: KubeClient, namespace: string, job: Job, s
 }
 
 /** Deletes a Job with its pod, unless another one has its name by now. Throws CommandError. */
-export async function deleteJob(kube: KubeClient, namespace: string, { metadata }: Job): Promise<void> {
-  const { name = '', uid } = metadata ?? {};
+export async function deleteJob(kube: KubeClient, { metadata }: Job): Promise<void> {
+  const { name = '', namespace = '', uid } = metadata ?? {};
   const path = `${jobsPath(namespace)}${kubePath(name)}`;
   const preconditions = uid === undefined ? {} : { preconditions: { uid } };
   const body = { propagationPolicy: 'Background', ...preconditions };
@@ -52,14 +52,15 @@ export async function followJob(following: JobFollowing, created: Job): Promise<
   const end = await askUntil({ terminal, timeoutMs }, async () => {
     const job = await readJob(following, created);
     const found = endOf(job);
-    if (found === undefined && progress.isShown) await progress.tell(following, await jobPods(following, name));
+    if (found === undefined && progress.isShown)
+      await progress.tell(following, await jobPods(following, name).catch(() => []));
     return found;
   });
   const called = `job ${following.namespace}/${name}`;
   if (end === undefined)
     throw new CommandError(
       'timeout',
-      `the checkpoint of ${called} is not complete after ${formatDuration(timeoutMs)}; the Job goes on. ${await podsNow(following, name)}`,
+      `the checkpoint of ${called} is not complete after ${formatDuration(timeoutMs)}. ${await podsNow(following, name)}`,
     );
   if (!end.isComplete) throw new CommandError('failed', await explained(following, name, `${called} ${end.why}`));
 }

@@ -10,7 +10,7 @@ import type { Pod } from '../../kube/objects.ts';
 import { kubePath } from '../../kube/paths.ts';
 import { CommandError } from '../failure.ts';
 import type { Terminal } from '../terminal.ts';
-import { asCommandError } from './asking.ts';
+import { asCommandError, withDoubt } from './asking.ts';
 import type { PodManifest } from './manifest.ts';
 import { type Attempt, attemptsOf, currentAttempts, podPath } from './restoring.ts';
 
@@ -65,8 +65,8 @@ export async function createTarget(
     const pod = await kube.request<Pod>({ method: 'POST', path, body, signal: terminal.signal });
     return { pod, targets, earlier: [] };
   } catch (error) {
-    if (!isConflict(error)) throw asCommandError(error);
     const { name } = manifest.metadata;
+    if (!isConflict(error)) throw withDoubt(error, `pod ${namespace}/${name}`);
     throw new CommandError(
       'failed',
       `restore pod ${namespace}/${name} already exists; delete it, or restore into it with --pod ${name}`,

@@ -134,6 +134,21 @@ describe('a checkpoint that succeeds', () => {
     expect(err).toMatch(/^the API server does not answer, asking on: GET \S+: 503: not now\n$/);
   });
 
+  it('needs no right to look at pods and Events: they are only shown', async () => {
+    desk.api.fault({ verb: 'list', resource: 'pods' }, { kind: 'forbidden' });
+    run(() => setTimeout(complete, 500));
+    const { code, err } = await checkpoint([], { isTerminal: true });
+    expect([code, err]).toEqual([0, 'job default/worker-checkpoint is created; waiting for its checkpoint\n']);
+  });
+
+  it('is one though its Job cannot be deleted, which is said', async () => {
+    succeed();
+    desk.api.fault({ verb: 'delete', resource: 'jobs' }, { kind: 'forbidden' });
+    const { code, out, err } = await checkpoint(['--cleanup']);
+    expect([code, out]).toEqual([0, expect.stringContaining('status=completed')]);
+    expect(err).toContain('job default/worker-checkpoint is not deleted: DELETE');
+  });
+
   it('is gone with its Job where that is wished', async () => {
     succeed();
     expect((await checkpoint(['--cleanup'])).code).toBe(0);
@@ -200,8 +215,26 @@ describe('a checkpoint that does not', () => {
     const { code, err } = await checkpoint(['--timeout', '1s']);
     expect(code).toBe(4);
     expect(err).toContain(
-      'snapshotctl: the checkpoint of job default/worker-checkpoint is not complete after 1s; the Job goes on. pod worker-checkpoint-pod: Pending; main waits (ContainerCreating)\n',
+      'snapshotctl: the checkpoint of job default/worker-checkpoint is not complete after 1s. pod worker-checkpoint-pod: Pending; main waits (ContainerCreating)\n',
     );
+  });
+
+  it('in time, and its Job is to go', async () => {
+    run((podKey) => desk.kubelet.admit(podKey));
+    const { code, err } = await checkpoint(['--timeout', '1s', '--cleanup']);
+    expect([code, err]).toEqual([4, expect.not.stringContaining('goes on')]);
+    expect(desk.api.get('jobs', JOB)).toBeUndefined();
+  });
+
+  it('because the answer was lost: says that the Job may be there', async () => {
+    desk.api.fault({ verb: 'create', resource: 'jobs' }, { kind: 'reset', at: 'answer' });
+    const { code, err } = await checkpoint();
+    expect([code, err]).toEqual([
+      5,
+      expect.stringContaining(
+        'job default/worker-checkpoint may have been made all the same: look before the next try',
+      ),
+    ]);
   });
 
   it('because somebody deleted the Job', async () => {
