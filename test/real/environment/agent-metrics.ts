@@ -35,8 +35,8 @@ export async function becomesReadyToWork(agent: Agent): Promise<void> {
   );
 }
 
-/** Of its last start. */
-async function httpPort(agent: Agent): Promise<number> {
+/** Where it serves metrics and health on this machine, since its last start. */
+export async function httpPort(agent: Agent): Promise<number> {
   const isSaid = (line: Readonly<Record<string, unknown>>) => line['msg'] === 'metrics and health are served';
   await agent.waitForLog('its port', isSaid);
   return Number(agent.logs().findLast(isSaid)?.['port']);
