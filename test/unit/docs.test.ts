@@ -116,14 +116,26 @@ describe('docs/operations.md', () => {
   });
 });
 
+it('docs/flow.svg shows figures that docs/gpu.md has', () => {
+  const figures = matches(read('docs/flow.svg').replace(/<style>[\s\S]*<\/style>/, ''), /(\d+\.\d) s\b/g);
+  const measured = matches(read('docs/gpu.md'), /(\d+\.\d)\b/g);
+  // What is left of the restore beside the GPU.
+  const known = [...measured, (9.4 - 7.3).toFixed(1)];
+  expect(figures.length).toBeGreaterThan(4);
+  expect(figures.filter((figure) => !known.includes(figure))).toEqual([]);
+});
+
 describe('links', () => {
   const pages = [
     'README.md',
-    'deploy/chart/README.md',
-    ...readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
-      .filter((name) => name.endsWith('.md'))
-      .map((name) => join('docs', name)),
+    ...['bench', 'deploy', 'docs', 'test'].flatMap((directory) =>
+      readdirSync(join(ROOT, directory), { recursive: true, encoding: 'utf8' })
+        .filter((name) => name.endsWith('.md'))
+        .map((name) => join(directory, name)),
+    ),
   ];
+  /** Comments in code look like headings, and some code like links. */
+  const prose = (page: string) => read(page).replaceAll(/^```[\s\S]*?^```$/gm, '');
 
   /** The anchor that a heading gets. */
   const anchor = (heading: string) =>
@@ -133,19 +145,34 @@ describe('links', () => {
       .replaceAll(' ', '-');
 
   it.each(pages)('of %s lead somewhere', (page) => {
-    const targets = matches(read(page), /\]\((?!https?:)([^)\s]+)\)/g);
+    const targets = [
+      ...matches(prose(page), /\]\((?!https?:)([^)\s]+)\)/g),
+      ...matches(prose(page), /\b(?:src|srcset|href)="(?!https?:)([^"]+)"/g),
+    ];
     const broken = targets.filter((target) => {
       const [path = '', fragment] = target.split('#');
       const file = path === '' ? page : join(dirname(page), path);
       if (!existsSync(join(ROOT, file))) return true;
       return (
         fragment !== undefined &&
-        !matches(read(file), /^#+ (.+)$/gm)
+        !matches(prose(file), /^#+ (.+)$/gm)
           .map(anchor)
           .includes(fragment)
       );
     });
     expect(broken).toEqual([]);
+  });
+
+  it('lead from README.md, over other pages, to every page below docs', () => {
+    const seen = new Set<string>();
+    const follow = (page: string) => {
+      if (seen.has(page)) return;
+      seen.add(page);
+      for (const target of matches(prose(page), /\]\((?!https?:)([^)#\s]+\.md)[^)]*\)/g))
+        follow(join(dirname(page), target));
+    };
+    follow('README.md');
+    expect(pages.filter((page) => page.startsWith('docs/') && !seen.has(page))).toEqual([]);
   });
 
   it('lead from the list of decisions to each of them', () => {
