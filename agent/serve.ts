@@ -60,6 +60,7 @@ export async function serve({ config, follow, log }: ServeInput, signal: AbortSi
     readiness = say;
   };
   const doors = { live, log, metrics, readiness: () => readiness() };
+  metrics.readAtScrape({ isReady: () => readiness().length === 0 });
   // Before anything that may take long: kubelet asks whether the agent lives.
   const closeHttp = await openHttp(doors);
   try {

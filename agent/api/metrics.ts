@@ -34,6 +34,7 @@ export interface ScrapeSources {
   /** Undefined before the first contact. */
   readonly watchContactAgeSeconds?: () => number | undefined;
   readonly watchedPods?: () => number;
+  readonly isReady?: () => boolean;
 }
 
 export interface Metrics {
@@ -179,4 +180,8 @@ function polledInstruments({ polled }: MetricMaker, sources: () => ScrapeSources
   polled('snapshot_agent_watched_pods', 'Pods of this node that are watched.', [], () =>
     single(sources().watchedPods?.()),
   );
+  polled('snapshot_agent_ready', '1 while the agent can do its work, else 0.', [], () => {
+    const isReady = sources().isReady?.();
+    return single(isReady === undefined ? undefined : Number(isReady));
+  });
 }

@@ -208,10 +208,12 @@ test('without its rules the agent starts, says why it is not ready, and works on
     return answer.reasons.some((reason) => reason.includes('has not listed')) ? answer : undefined;
   });
   expect(reasons).toEqual(['the Kubernetes API has not listed the pods of this node yet']);
+  expect((await readMetrics(agent)).get('snapshot_agent_ready')).toBe(0);
   const refusals = 'snapshot_agent_kubernetes_request_failures_total{verb="list",code="403"}';
   await eventually('a refusal', async () => (await readMetrics(agent)).get(refusals));
   kube.api.setRoles(readRbac().roles);
   expect(await jobEnded(kube, job)).toBe('Complete');
   expect(jobStatus(kube, job)).toBe('completed');
   await becomesReadyToWork(agent);
+  expect((await readMetrics(agent)).get('snapshot_agent_ready')).toBe(1);
 });

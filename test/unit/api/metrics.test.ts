@@ -233,7 +233,13 @@ describe('what is read at a scrape', () => {
   it('has no value before its source is there', async () => {
     const { samples } = watchedOperations();
     const seen = await samples();
-    for (const name of ['quarantined_targets', 'watch_contact_age_seconds', 'watched_pods', 'storage_free_bytes'])
+    for (const name of [
+      'quarantined_targets',
+      'watch_contact_age_seconds',
+      'watched_pods',
+      'storage_free_bytes',
+      'ready',
+    ])
       expect(seen.has(name), name).toBe(false);
   });
 
@@ -241,11 +247,12 @@ describe('what is read at a scrape', () => {
     const { metrics, samples } = watchedOperations();
     let pods = 3;
     metrics.readAtScrape({ watchedPods: () => pods, watchContactAgeSeconds: () => 1.5 });
-    metrics.readAtScrape({ quarantinedTargets: () => 2 });
+    metrics.readAtScrape({ quarantinedTargets: () => 2, isReady: () => pods > 3 });
+    expect((await samples()).get('ready')).toBe(0);
     pods = 4;
     const seen = await samples();
-    const names = ['watched_pods', 'watch_contact_age_seconds', 'quarantined_targets'];
-    expect(names.map((name) => seen.get(name))).toEqual([4, 1.5, 2]);
+    const names = ['watched_pods', 'watch_contact_age_seconds', 'quarantined_targets', 'ready'];
+    expect(names.map((name) => seen.get(name))).toEqual([4, 1.5, 2, 1]);
   });
 
   it('loses its value where its source fails or has none, and costs no other metric', async () => {
