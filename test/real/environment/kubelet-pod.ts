@@ -146,7 +146,7 @@ export class KubeletPod {
     if (slot.exitCode !== undefined) return;
     const { state, exit_code: exitCode, reason } = await slot.current.status();
     if (state === 'CONTAINER_RUNNING') {
-      await probe(slot);
+      await probe(slot, pod.ip);
       return;
     }
     if (state !== 'CONTAINER_EXITED') return;
@@ -195,18 +195,26 @@ function factOf({
 }
 
 /** The startup probe until it has passed once, from then on the readiness probe. A container without one is as if it passed. */
-async function probe(slot: Slot): Promise<void> {
+async function probe(slot: Slot, ip: string): Promise<void> {
   const { startupProbe, readinessProbe } = slot.spec;
-  slot.isStarted ||= await passes(slot.current, startupProbe);
-  slot.isReady = slot.isStarted && (await passes(slot.current, readinessProbe));
+  slot.isStarted ||= await passes(slot, ip, startupProbe);
+  slot.isReady = slot.isStarted && (await passes(slot, ip, readinessProbe));
 }
 
-async function passes(container: Container, probeSpec: Probe | undefined): Promise<boolean> {
+async function passes({ current, spec }: Slot, ip: string, probeSpec: Probe | undefined): Promise<boolean> {
   if (probeSpec === undefined) return true;
-  const { exec, timeoutSeconds = 1 } = probeSpec;
+  const { exec, httpGet, timeoutSeconds = 1 } = probeSpec;
   // The container may end, or be halted for a restore, just now.
-  return await container.probe(exec.command, timeoutSeconds).then(
-    ({ exitCode }) => exitCode === 0,
+  if (exec !== undefined)
+    return await current.probe(exec.command, timeoutSeconds).then(
+      ({ exitCode }) => exitCode === 0,
+      () => false,
+    );
+  if (httpGet === undefined) throw new Error(`a probe of ${spec.name} is of a kind that is not known here`);
+  const port = spec.ports?.find(({ name }) => name === httpGet.port)?.containerPort ?? httpGet.port;
+  const signal = AbortSignal.timeout(timeoutSeconds * 1000);
+  return await fetch(`http://${ip}:${port}${httpGet.path}`, { signal }).then(
+    ({ ok }) => ok,
     () => false,
   );
 }

@@ -2,9 +2,11 @@ import type { Json, KubeObject } from '../../fakes/kube-api/resources.ts';
 import type { ContainerRequest } from './pod.ts';
 import type { Mount } from './pod-directory.ts';
 
-/** A command that kubelet runs in a container to see how it is. */
+/** How kubelet sees how a container is: by a command in it, or by a request to its pod. */
 export interface Probe {
-  readonly exec: { readonly command: readonly [string, ...string[]] };
+  readonly exec?: { readonly command: readonly [string, ...string[]] };
+  /** The port by its number, or by its name among those of the container. */
+  readonly httpGet?: { readonly path: string; readonly port: number | string };
   readonly timeoutSeconds?: number;
 }
 
@@ -14,7 +16,9 @@ export interface ContainerSpec {
   readonly image: string;
   readonly command?: readonly string[];
   readonly args?: readonly string[];
-  readonly env?: readonly { readonly name: string; readonly value: string }[];
+  /** Those without a value are references to fields: the environment gives each container its POD_NAME by itself, and knows no other. */
+  readonly env?: readonly { readonly name: string; readonly value?: string }[];
+  readonly ports?: readonly { readonly name?: string; readonly containerPort: number }[];
   readonly volumeMounts?: readonly VolumeMount[];
   readonly startupProbe?: Probe;
   readonly readinessProbe?: Probe;
@@ -66,7 +70,7 @@ export function containerRequest(pod: PodSpec, container: ContainerSpec, places:
   const others = volumeMounts.filter((mount) => mount.name !== CONTROL_VOLUME);
   return {
     ...{ name, image, command, args },
-    env: Object.fromEntries(env.map((one) => [one.name, one.value])),
+    env: Object.fromEntries(env.flatMap(({ name: key, value }) => (value === undefined ? [] : [[key, value]]))),
     control: others.length < volumeMounts.length,
     mounts: others.map((mount) => mountOf(pod, mount, places)),
     ...seccompOf(pod, places),
