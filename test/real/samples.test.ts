@@ -1,8 +1,8 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
-import { ANNOTATIONS, LABELS, SENTINELS } from '../../contract/keys.ts';
+import { LABELS, SENTINELS } from '../../contract/keys.ts';
 import type { Agent } from './environment/agent.ts';
 import { Cluster } from './environment/cluster.ts';
 import type { Container } from './environment/container.ts';
@@ -34,13 +34,7 @@ afterAll(async () => {
 });
 
 interface Manifest {
-  readonly metadata: { readonly labels: Record<string, string>; readonly annotations: Record<string, string> };
-  readonly spec: {
-    readonly containers: readonly {
-      readonly command: readonly string[];
-      readonly env: readonly { readonly name: string; readonly value?: string }[];
-    }[];
-  };
+  readonly spec: { readonly containers: readonly { readonly command: readonly string[] }[] };
 }
 
 const read = (name: string) => parse(readFileSync(join(REPOSITORY, 'deploy/samples', name), 'utf8'));
@@ -148,38 +142,4 @@ describe('the shell worker', () => {
     }
     expect(seeds[0]).not.toBe(seeds[1]);
   });
-});
-
-test('the manifests without snapshotctl say what the agent wants of them', async () => {
-  const { spec } = read('worker-checkpoint-job.yaml') as { readonly spec: { readonly template: Manifest } };
-  const { metadata, spec: target } = read('worker-restored-pod.yaml') as Manifest;
-  const id = String(metadata.labels[LABELS.checkpointId]);
-  const envOf = (manifest: Pick<Manifest, 'spec'>) =>
-    Object.fromEntries(
-      (manifest.spec.containers[0]?.env ?? []).flatMap(({ name, value }) =>
-        value === undefined ? [] : [[name, value]],
-      ),
-    );
-  const source = await cluster.runPod({
-    name: freshName('sample-job'),
-    labels: { ...spec.template.metadata.labels, [LABELS.jobName]: freshName('job') },
-    annotations: spec.template.metadata.annotations,
-  });
-  const image = IMAGES.placeholder;
-  const worker = await source.run({ image, command: commandOf(spec.template), env: envOf(spec.template) });
-  requireSuccess(agent, await operationEnd(agent, 'checkpoint', worker), worker);
-  await worker.ended();
-  await source.remove();
-
-  const pod = await cluster.runPod({ name: 'sample-worker', ...metadata });
-  const waiting = await pod.run({
-    image,
-    command: commandOf({ metadata, spec: target }),
-    env: envOf({ spec: target }),
-  });
-  requireSuccess(agent, await operationEnd(agent, 'restore', waiting), waiting);
-  expect(await said(waiting, 'serving')).toMatchObject({ pod: pod.name, token: 1000 });
-  expect(existsSync(join(cluster.volume.hostPath, id, 'versions/1/manifest.yaml'))).toBe(true);
-  expect(metadata.annotations).toHaveProperty([ANNOTATIONS.targetContainers], 'main');
-  await pod.remove();
 });
