@@ -28,19 +28,38 @@ export function restoredStartupProbe(container: Container, seconds: number): Pro
   };
 }
 
+/** What a startup probe of ours leaves in the control directory, to compare times with. */
+const MARK = '.startup-probe';
+
 /**
- * For a worker without any probe. The sentinel alone will not do: a worker that removes it within the second is never seen. What stays is
- * the restored process itself: snapshot-standby says that it stands for one (its name), and any other PID 1 stays stopped beside one that
- * runs. Only what a shell can do by itself is used, as images differ in what else they have.
+ * For a worker without any probe. The sentinel alone will not do: a worker that removes it within the second is never seen, and one of an
+ * earlier container may lie there. So it asks two things, which both stay true:
+ *
+ * - Is there a restored process? snapshot-standby says by its name that it stands for one; any other PID 1 stays stopped beside one that
+ *   runs. With GPUs that is so before the restore is over.
+ * - Is the sentinel there, or has it been? As long as there is no restored process the probe renews a mark; a directory that was written
+ *   to after the last one has seen the sentinel come, and go. A mark of the same time is not newer, as some shells count in seconds: better
+ *   early than never. One that was renewed when the process had just come is taken away.
+ *
+ * Only what a shell can do is used, and `rm`: images differ in what else they have.
  */
-const RESTORED_SCRIPT = `[ -e ${DEFAULT_CONTROL_DIR}/${SENTINELS.restored} ] && exit 0
-read -r name </proc/1/comm && [ "$name" = standby-armed ] && exit 0
-read -r line </proc/1/stat || exit 1
-set -- \${line##*) }
-[ "$1" = T ] || exit 1
-for stat in /proc/[0-9]*/stat; do
-  read -r line 2>/dev/null <"$stat" || continue
+const RESTORED_SCRIPT = `cd ${DEFAULT_CONTROL_DIR} || exit 1
+restored() {
+  read -r name </proc/1/comm && [ "$name" = standby-armed ] && return 0
+  read -r line </proc/1/stat || return 1
   set -- \${line##*) }
-  case "$2 $1" in "1 T" | "1 t" | "1 Z" | "1 X") ;; "1 "*) exit 0 ;; esac
-done
+  [ "$1" = T ] || return 1
+  for stat in /proc/[0-9]*/stat; do
+    read -r line 2>/dev/null <"$stat" || continue
+    set -- \${line##*) }
+    case "$2 $1" in "1 T" | "1 t" | "1 Z" | "1 X") ;; "1 "*) return 0 ;; esac
+  done
+  return 1
+}
+if restored; then
+  [ -e ${SENTINELS.restored} ] || [ ! ${MARK} -nt . ]
+  exit
+fi
+echo >${MARK}
+restored && rm -f ${MARK}
 exit 1`;
