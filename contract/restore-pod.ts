@@ -34,7 +34,8 @@ interface ShapedPod {
 }
 
 const COMMANDS: Readonly<Record<Exclude<Placeholder, 'entrypoint'>, readonly string[]>> = {
-  standby: ['snapshot-standby'],
+  // With its path: the base of a placeholder image may search no directory at all.
+  standby: ['/usr/local/bin/snapshot-standby'],
   sleep: ['sleep', 'infinity'],
 };
 
@@ -52,7 +53,8 @@ export function restorePod<T extends PodTemplate>(pod: T, request: RestorePodReq
   if (claim === undefined && accessMode === 'podMount')
     throw new ShapingError(`in podMount mode the pod must bring the volume of ${basePath}: name its claim`);
   let spec: PodSpec = withControlVolume(pod.spec, targets);
-  if (claim !== undefined) spec = withStorageVolume(spec, targets, { claim, basePath });
+  // In agentMount mode the agent reads the artifact itself: a worker that mounts the volume could read everybody's memory on it.
+  if (claim !== undefined && accessMode === 'podMount') spec = withStorageVolume(spec, targets, { claim, basePath });
   if (seccompProfile !== undefined) spec = withSeccomp(spec, targets, seccompProfile);
   spec = mapTargets(spec, targets, (container) => targetContainer(container, placeholder, startupSeconds));
   const metadata = { ...pod.metadata, labels, annotations: { ...annotations, ...storageAnnotations(storage) } };

@@ -43,7 +43,7 @@ describe('into a new pod', () => {
     expect(metadata.labels).toEqual({ 'nvidia.com/snapshot-is-restore-target': 'true', [ID]: 'one' });
     expect(spec).toMatchObject({
       restartPolicy: 'Never',
-      containers: [{ name: 'main', command: ['snapshot-standby'] }],
+      containers: [{ name: 'main', command: ['/usr/local/bin/snapshot-standby'] }],
     });
     expect(await ofManifest()).toEqual({
       code: 1,

@@ -41,15 +41,15 @@ describe('a restore pod', () => {
       },
       spec: {
         securityContext: { seccompProfile: { type: 'Localhost', localhostProfile: PROFILE } },
-        volumes: [CONTROL_VOLUME, STORAGE_VOLUME],
+        volumes: [CONTROL_VOLUME],
         containers: [
           {
             name: 'main',
             image: 'worker:1',
-            command: ['snapshot-standby'],
+            command: ['/usr/local/bin/snapshot-standby'],
             resources: { limits: { 'nvidia.com/gpu': '1' } },
             env: [CONTROL_ENV, STANDBY],
-            volumeMounts: [CONTROL_MOUNT, STORAGE_MOUNT],
+            volumeMounts: [CONTROL_MOUNT],
             readinessProbe: container.readinessProbe,
             startupProbe: {
               httpGet: { path: '/health', port: 8000 },
@@ -64,17 +64,18 @@ describe('a restore pod', () => {
     });
   });
 
-  it('says where its artifact is where only pods mount it, and brings no volume where only the agent has the claim', () => {
-    expect(shape({}, { storage: POD_MOUNT }).metadata.annotations).toMatchObject({
+  it('brings the volume, and says where its artifact is, where only pods mount it', () => {
+    const shaped = shape({}, { storage: POD_MOUNT });
+    expect(shaped.metadata.annotations).toMatchObject({
       'nvidia.com/snapshot-storage-type': 'pvc',
       'nvidia.com/snapshot-storage-base-path': '/checkpoints',
     });
-    const elsewhere = { accessMode: 'agentMount', basePath: '/checkpoints', claim: undefined } as const;
-    expect(shape({}, { storage: elsewhere }).spec.volumes).toEqual([CONTROL_VOLUME]);
+    expect(shaped.spec.volumes).toEqual([CONTROL_VOLUME, STORAGE_VOLUME]);
+    expect(mainOf(shaped.spec).volumeMounts).toEqual([CONTROL_MOUNT, STORAGE_MOUNT]);
   });
 
   it.each([
-    ['standby', ['snapshot-standby'], undefined],
+    ['standby', ['/usr/local/bin/snapshot-standby'], undefined],
     ['sleep', ['sleep', 'infinity'], undefined],
     ['entrypoint', ['serve'], ['--fast']],
   ] as const)('waits as %s', (placeholder, command, args) => {
@@ -89,8 +90,8 @@ describe('a restore pod', () => {
     const template: PodTemplate = { ...pod, spec };
     const shaped = restorePod(template, { ...TARGET, targets: ['main', 'other'] });
     expect(shaped.spec.containers.map(({ volumeMounts = [] }) => volumeMounts.map(({ subPath }) => subPath))).toEqual([
-      ['main', undefined],
-      ['other', undefined],
+      ['main'],
+      ['other'],
       [],
     ]);
     expect(shaped.spec.containers.map(({ startupProbe }) => Object.keys(startupProbe ?? {})[0])).toEqual([
