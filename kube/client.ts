@@ -30,6 +30,8 @@ interface WatchRequest {
 
 export interface KubeClient {
   readonly server: string;
+  /** As whom it calls: for what is no exchange of requests and answers (exec.ts). */
+  readonly credentials: Credentials;
   /** The namespace that the kubeconfig's context or the pod's service account stands for, if any. */
   readonly namespace: string | undefined;
   /** The answer's JSON. Throws KubeError; where the signal ended it, the signal's reason. */
@@ -59,6 +61,7 @@ export async function openKube(options: KubeOptions = {}): Promise<KubeClient> {
   };
   return {
     server: credentials.server.origin,
+    credentials,
     namespace: credentials.namespace,
     request: <T>(request: KubeRequest) => {
       const call = `${request.method} ${request.path}`;
