@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type RequestListener } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 
 /** Certificate and key of the server, and the authority that clients should trust; PEM. */
 export interface ServerTls {
@@ -18,12 +19,14 @@ export class Listener {
 
   constructor(
     answer: RequestListener,
+    upgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => void,
     { host, port, tls }: { host: string; port: number; tls: ServerTls | undefined },
   ) {
     const server = tls === undefined ? createServer(answer) : createTlsServer({ cert: tls.cert, key: tls.key }, answer);
     // As a real server: a client may keep an idle connection much longer than Node's 5 s.
     server.keepAliveTimeout = 120_000;
     server.requestTimeout = 0;
+    server.on('upgrade', upgrade);
     server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket);
       socket.on('error', () => undefined);

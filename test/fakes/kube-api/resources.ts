@@ -231,7 +231,8 @@ export function parsePath(pathname: string, served: readonly Resource[]): Target
   const [namespace, tail] = rest[0] === 'namespaces' && rest.length > 2 ? [rest[1] ?? '', rest.slice(2)] : ['', rest];
   const resource = ofGroup.find(({ plural }) => plural === tail[0]);
   const subresource = tail[2] ?? '';
-  const isKnown = resource !== undefined && (subresource === '' || (subresource === 'status' && resource.hasStatus));
+  const subresources = ['', ...(resource?.hasStatus ? ['status'] : []), ...(resource?.kind === 'Pod' ? ['exec'] : [])];
+  const isKnown = resource !== undefined && subresources.includes(subresource);
   if (!isKnown || tail.length > 3) return { known: false, isGroupKnown: ofGroup.length > 0 };
   return { known: true, resource, namespace, name: tail[1] ?? '', subresource };
 }

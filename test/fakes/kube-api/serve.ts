@@ -67,7 +67,7 @@ async function readBody(request: IncomingMessage): Promise<string | undefined> {
   return bytes.length > BODY_LIMIT_BYTES ? undefined : bytes.toString();
 }
 
-function identify({ tokens }: Service, authorization: string | undefined): { user: string; error?: ApiError } {
+export function identify({ tokens }: Service, authorization: string | undefined): { user: string; error?: ApiError } {
   try {
     return { user: authenticate(authorization, tokens) };
   } catch (error) {
@@ -86,7 +86,7 @@ async function survives(fault: Fault, reset: () => void): Promise<boolean> {
   return true;
 }
 
-function faultReply(fault: Fault | undefined, call: ApiCall): Reply | undefined {
+export function faultReply(fault: Fault | undefined, call: ApiCall): Reply | undefined {
   if (fault?.kind === 'forbidden') return errorReply(forbidden(call));
   if (fault?.kind !== 'refuse') return undefined;
   const { code, message = '', reason, retryAfterSeconds, asText = false } = fault;

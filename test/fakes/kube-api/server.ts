@@ -17,11 +17,12 @@
  * const frozen = api.fault({}, { kind: 'silent', at: 'request' }); // half-open: accepts, and says nothing
  * frozen.lift();
  * api.watches.reset(); api.watches.mute(); api.watches.tearNextEvent(); api.compact();
+ * api.serveExec(() => ({ file: 'cat', args: [] }));                // what an exec into any container starts
  * await api.goAway(); await api.comeBack({ forbiddenCalls: 2 });   // same port, same objects
  * await api.close();
  * ```
  *
- * Served: pods, jobs, deployments (each with status), leases, events (core and events.k8s.io); secrets, daemonsets, persistentvolumeclaims
+ * Served: pods (+exec), jobs, deployments (each with status), leases, events (core and events.k8s.io); secrets, daemonsets, persistentvolumeclaims
  * and configmaps as they are sent; mutatingwebhookconfigurations, whose webhooks are called for pods that are created over HTTP (not by
  * `put`); custom resources, with the option `definitions`. get, list, watch, create, update, delete, and patch as JSON patch, merge and
  * strategic merge patch. With the option `collectsGarbage`, what is owned goes after its owner. Not served: server-side apply, collections
@@ -32,6 +33,7 @@ import { type ApiCall, type CallPattern, matches } from './calls.ts';
 import { Cluster } from './cluster.ts';
 import { customResource, type Definition } from './crds.ts';
 import { writeKubeconfig, writeServiceAccount } from './credentials.ts';
+import { type ExecProgram, Execs } from './exec.ts';
 import { type ActiveFault, type Fault, Faults } from './faults.ts';
 import { collectGarbage } from './garbage.ts';
 import { type Gate, Gates } from './gates.ts';
@@ -92,6 +94,7 @@ export class KubeApi extends Cluster {
   readonly #ca: string | undefined;
   /** The ports of this machine behind Services, by `namespace/name`: webhooks that name a Service are called there. */
   readonly services = new Map<string, number>();
+  readonly #execs: Execs;
 
   constructor(options: KubeApiOptions) {
     const { namespaces, historyLimit = 10_000, bookmarkMs = 60_000, listen = {}, tls, definitions = [] } = options;
@@ -117,11 +120,16 @@ export class KubeApi extends Cluster {
       listeners: new Set(),
       reset: (request) => this.#listener.reset(request),
     };
+    const execs = new Execs(this.#service);
+    this.#execs = execs;
     const { host = '127.0.0.1', port = 0 } = listen;
     this.#listener = new Listener(
       (request, response) => {
         // A request that broke off has nobody to answer.
         serveCall(this.#service, request, response).catch((error: unknown) => response.destroy(error as Error));
+      },
+      (request, socket, head) => {
+        execs.serve(request, socket, head).catch((error: unknown) => socket.destroy(error as Error));
       },
       { host, port, tls },
     );
@@ -190,6 +198,17 @@ export class KubeApi extends Cluster {
   heal(): void {
     this.#service.faults.clear();
     this.#service.gates.openAll();
+  }
+
+  /** What is started by an exec into a container; `protocols`: the WebSocket subprotocols that the server knows, v5 and v4 by default. */
+  serveExec(program: ExecProgram, protocols?: readonly string[]): void {
+    this.#execs.program = program;
+    if (protocols !== undefined) this.#execs.protocols = protocols;
+  }
+
+  /** The process ids of the programs that execs started and that have not ended. */
+  get execs(): readonly number[] {
+    return this.#execs.running;
   }
 
   /** What users may do from now on; undefined: everything. */
