@@ -1,3 +1,5 @@
+import type { Readable, Writable } from 'node:stream';
+
 /** One of the two streams that a person or a program reads. */
 interface Stream {
   write(text: string): void;
@@ -15,6 +17,10 @@ export interface Terminal {
   readonly out: Stream;
   /** Everything else: progress, warnings, errors, usage. */
   readonly err: Stream;
+  /** What is typed or piped in; `isTTY` where a person can be asked. */
+  readonly input: Readable & { readonly isTTY?: boolean };
+  /** Results that are bytes, with back-pressure; the same stream as `out`. */
+  readonly output: Writable;
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Aborted by Ctrl-C or SIGTERM. */
   readonly signal: AbortSignal;
@@ -32,6 +38,11 @@ export function processTerminal(process: NodeJS.Process): Terminal {
   return {
     out: streamOf(process.stdout, process.env),
     err: streamOf(process.stderr, process.env),
+    // Not opened before it is asked for: an open one keeps the program alive.
+    get input() {
+      return process.stdin;
+    },
+    output: process.stdout,
     env: process.env,
     signal: stop.signal,
   };

@@ -1,4 +1,5 @@
 import { X509Certificate } from 'node:crypto';
+import { PassThrough, Readable } from 'node:stream';
 import { expect } from 'vitest';
 import { recordKeyOf } from '../../../contract/record-key.ts';
 import { openKube } from '../../../kube/client.ts';
@@ -45,7 +46,8 @@ export async function newCredentialsRuns(api: KubeApi, home: string) {
     });
     const cluster = ['--kubeconfig', kubeconfigPath, '--namespace', 'demo'];
     const { signal } = new AbortController();
-    const terminal = { out: stream('out'), err: stream('err'), env: {}, signal };
+    const pipes = { input: Readable.from([]), output: new PassThrough() };
+    const terminal = { out: stream('out'), err: stream('err'), ...pipes, env: {}, signal };
     const status = await runSnapshotctl(['credentials', 'ensure', ...cluster, ...args], terminal);
     return { status, ...said };
   };
