@@ -1,29 +1,23 @@
 import { Argument, Command } from 'commander';
+import { bashScript } from '../completion/bash.ts';
+import { fishScript } from '../completion/fish.ts';
+import { wordsOf } from '../completion/words.ts';
+import { zshScript } from '../completion/zsh.ts';
 import type { Terminal } from '../terminal.ts';
 
-/** `snapshotctl completion bash`: a script for the shell, made from the commands and flags of `program`. */
+const SCRIPTS = { bash: bashScript, zsh: zshScript, fish: fishScript } as const;
+
+/** `snapshotctl completion SHELL`: a script for the shell, made from the commands and flags of `program`. */
 export function completionCommand(program: Command, terminal: Terminal): Command {
   return new Command('completion')
-    .description('Print a completion script: eval "$(snapshotctl completion bash)"')
-    .addArgument(new Argument('<shell>').choices(['bash']))
-    .action(() => terminal.out.write(bashScript(program)));
+    .description('Print a completion script for a shell.')
+    .addArgument(new Argument('<shell>', 'which shell').choices(Object.keys(SCRIPTS)))
+    .addHelpText('after', HOW)
+    .action((shell: keyof typeof SCRIPTS) => terminal.out.write(SCRIPTS[shell](wordsOf(program))));
 }
 
-function bashScript(program: Command): string {
-  const visible = program.commands.filter((command) => command.name() !== 'help');
-  const cases = visible.map((command) => `    ${command.name()}) words='${flagsOf(command).join(' ')}' ;;`);
-  return `_snapshotctl() {
-  local words
-  case "\${COMP_WORDS[1]}" in
-${cases.join('\n')}
-    *) words='${visible.map((command) => command.name()).join(' ')}' ;;
-  esac
-  mapfile -t COMPREPLY < <(compgen -W "$words" -- "\${COMP_WORDS[COMP_CWORD]}")
-}
-complete -o default -F _snapshotctl snapshotctl
+const HOW = `
+bash:  eval "$(snapshotctl completion bash)"
+zsh:   eval "$(snapshotctl completion zsh)"       after compinit
+fish:  snapshotctl completion fish | source
 `;
-}
-
-function flagsOf(command: Command): string[] {
-  return [...command.options.flatMap(({ long }) => long ?? []), '--help'];
-}
