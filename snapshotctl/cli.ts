@@ -3,7 +3,16 @@ import { VERSION } from '../contract/version.ts';
 import { checkpointCommand } from './commands/checkpoint.ts';
 import { completionCommand } from './commands/completion.ts';
 import { credentialsCommand } from './commands/credentials.ts';
+import { deleteCommand } from './commands/delete.ts';
+import { diffCommand } from './commands/diff.ts';
+import { inspectCommand } from './commands/inspect.ts';
+import { listCommand } from './commands/list.ts';
+import { nodesCommand } from './commands/nodes.ts';
+import { relayCommand } from './commands/relay.ts';
+import { reportCommand } from './commands/report.ts';
 import { restoreCommand } from './commands/restore.ts';
+import { verifyCommand } from './commands/verify.ts';
+import { watchCommand } from './commands/watch.ts';
 import { CommandError, EXIT } from './failure.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -15,7 +24,7 @@ export async function runSnapshotctl(argv: readonly string[], terminal: Terminal
     return EXIT.ok;
   }
   try {
-    await program.parseAsync(argv.map(withTwoDashes), { from: 'user' });
+    await program.parseAsync(withTwoDashes(argv, program), { from: 'user' });
     return EXIT.ok;
   } catch (error) {
     return explain(error, terminal);
@@ -34,16 +43,27 @@ function newProgram(terminal: Terminal): Command {
   const commands = [
     checkpointCommand(terminal),
     restoreCommand(terminal),
+    listCommand(terminal),
+    inspectCommand(terminal),
+    verifyCommand(terminal),
+    diffCommand(terminal),
+    watchCommand(terminal),
+    deleteCommand(terminal),
+    reportCommand(terminal),
+    nodesCommand(terminal),
     credentialsCommand(program, terminal),
     completionCommand(program, terminal),
   ];
   for (const command of commands) program.addCommand(command.copyInheritedSettings(program));
+  program.addCommand(relayCommand(terminal).copyInheritedSettings(program), { hidden: true });
   return program;
 }
 
-/** Flags of the original are Go's, where one dash is as good as two. */
-function withTwoDashes(argument: string): string {
-  return /^-[a-z][a-z-]+(=|$)/.test(argument) ? `-${argument}` : argument;
+/** Flags of the original are Go's, where one dash is as good as two: `-pod NAME` is `--pod NAME`, but `-ojson` is `-o json`. */
+function withTwoDashes(argv: readonly string[], program: Command): string[] {
+  const commands = program.commands.flatMap((command) => [command, ...command.commands]);
+  const flags = new Set(commands.flatMap(({ options }) => options.map(({ long }) => long)));
+  return argv.map((argument) => (flags.has(`-${argument.split('=', 1)[0]}`) ? `-${argument}` : argument));
 }
 
 function explain(error: unknown, terminal: Terminal): number {
