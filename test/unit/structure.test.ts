@@ -59,15 +59,26 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
   'snapshotctl/commands': {
     values: [
       'snapshotctl/cluster.ts',
+      'snapshotctl/completion',
       'snapshotctl/credentials',
       'snapshotctl/failure.ts',
+      'snapshotctl/reach',
+      'snapshotctl/report',
+      'snapshotctl/show',
       'snapshotctl/workload',
       'contract',
     ],
     types: ['snapshotctl/terminal.ts', 'kube'],
   },
   'snapshotctl/cluster.ts': { values: ['snapshotctl/failure.ts', 'kube'], types: ['snapshotctl/terminal.ts'] },
+  'snapshotctl/completion': { values: [] },
   'snapshotctl/credentials': { values: ['snapshotctl/failure.ts', 'contract', 'kube'] },
+  'snapshotctl/reach': {
+    values: ['snapshotctl/cluster.ts', 'snapshotctl/failure.ts', 'snapshotctl/show', 'contract', 'kube'],
+    types: ['snapshotctl/terminal.ts'],
+  },
+  'snapshotctl/report': { values: ['snapshotctl/show'], types: ['contract'] },
+  'snapshotctl/show': { values: [], types: ['snapshotctl/terminal.ts', 'contract'] },
   'snapshotctl/workload': {
     values: ['snapshotctl/failure.ts', 'contract', 'kube'],
     types: ['snapshotctl/terminal.ts'],
@@ -157,8 +168,12 @@ describe('the structure of the product', () => {
 
   it.each([
     ['child processes', /^execa$/, ['agent/host/exec.ts']],
-    ['the runtime and kubelet', /^@grpc\//, ['agent/api', 'agent/cuda/pod-resources.ts', 'agent/watch/runtime.ts']],
-    ['the Kubernetes API', /^@kubernetes\//, ['kube']],
+    [
+      'gRPC: the runtime, kubelet, and the agents',
+      /^@grpc\//,
+      ['agent/api', 'agent/cuda/pod-resources.ts', 'agent/watch/runtime.ts', 'contract/agent-api'],
+    ],
+    ['the Kubernetes API', /^(@kubernetes\/|ws$)/, ['kube']],
     ['changes of files', /^chokidar$/, ['agent/config-reload.ts']],
     ['child processes past execa', /^(node:)?(child_process|cluster|worker_threads)$/, []],
   ])('has one door to %s', (_, library, doors) => {
