@@ -1,8 +1,13 @@
 import { existsSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { status } from '@grpc/grpc-js';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { startKubeApi } from '../fakes/kube-api/server.ts';
 import { type Answer, failureOf } from '../flow/grpc/client.ts';
+import { programAt } from '../flow/snapshotctl-agents/program.ts';
+import { putAgent, serveRelay } from '../flow/snapshotctl-agents/stage.ts';
 import type { Volume } from './environment/cluster.ts';
 import { workload } from './environment/pod.ts';
 import { ApiNode, type Plain } from './grpc/node.ts';
@@ -56,6 +61,41 @@ test('a checkpoint goes to the volume that its container mounts, wherever that i
   await node.perform('Restore', target, { checkpoint_id: 'one' });
   expect(await target.container.check()).toMatchObject({ check: 'ok' });
   await target.pod.remove();
+});
+
+test('snapshotctl finds a pod with the volume by itself, or takes the one that is named', async () => {
+  const program = programAt('dist/snapshotctl/snapshotctl.mjs');
+  const directory = await mkdtemp(join(tmpdir(), 'ctl-'));
+  const api = await startKubeApi();
+  try {
+    putAgent(api, { namespace: 'snapshot', name: 'snapshot-agent-1', node: 'test-node' });
+    serveRelay(api, program, node.agent.apiSocket);
+    const put = ({ pod, container }: Plain, volumes: readonly object[], mountPath: string) =>
+      api.put({
+        kind: 'Pod',
+        metadata: { name: pod.name, namespace: pod.namespace },
+        spec: {
+          ...{ nodeName: 'test-node', volumes },
+          containers: [{ name: container.name, volumeMounts: [{ name: 'checkpoint-storage', mountPath }] }],
+        },
+        status: { phase: 'Running' },
+      });
+    put(without, [], '/nothing');
+    put(elsewhere, [{ name: 'checkpoint-storage' }], ELSEWHERE);
+    const flags = ['--kubeconfig', await api.writeKubeconfig(directory), '-n', source.pod.namespace];
+    const found = await program.run(['list', ...flags, '-o', 'json']);
+    expect([found.code, found.err]).toEqual([0, `through pod ${elsewhere.pod.namespace}/${elsewhere.pod.name}\n`]);
+    const ids = JSON.parse(found.out).checkpoints.map(({ checkpointId }: { checkpointId: string }) => checkpointId);
+    expect(ids).toEqual(['one', 'two']);
+    const inside = await program.run(['inspect', 'two', ...flags]);
+    expect(inside).toMatchObject({ code: 0, out: expect.stringContaining(`${ELSEWHERE}/two/versions/1`) });
+    expect(await program.run(['diff', 'one', ...flags])).toMatchObject({ code: 0 });
+    const none = await program.run(['list', ...flags, '--through', without.pod.name]);
+    expect(none).toMatchObject({ code: 3, err: expect.stringMatching(/STORAGE_NOT_ATTACHED[\s\S]*Pass --through/) });
+  } finally {
+    await api.close();
+    await rm(directory, { recursive: true, force: true });
+  }
 });
 
 test('artifacts are listed, shown, looked into, verified and deleted through any container that mounts their volume', async () => {
