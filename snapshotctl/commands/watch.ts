@@ -30,11 +30,23 @@ export function watchCommand(terminal: Terminal): Command {
       if (problem !== undefined)
         throw new CommandError('usage', `the operation ${visible(operation ?? '')} ${problem}`);
       return withReach(flags, terminal, async (reach) => {
-        if (operation === undefined) await watchNode(await reach.agent(flags.node), flags, terminal);
+        if (operation === undefined) await watchNode(await agentOfNode(reach, flags), flags, terminal);
         else await watchOne(operation, await agentThatHas(operation, reach, flags, terminal), flags, terminal);
       });
     },
   );
+}
+
+/** All of a node is asked for: where there are several, it must be said which. */
+async function agentOfNode(reach: Reach, { node }: AgentFlags): Promise<ReachedAgent> {
+  if (node !== undefined || reach.cluster === undefined) return await reach.agent(node);
+  const nodes = [...new Set((await reach.agents()).map((agent) => agent.node))];
+  if (nodes.length > 1)
+    throw new CommandError(
+      'usage',
+      `which node? Pass --node, one of ${visible(nodes.join(', '))}, or the id of an operation`,
+    );
+  return await reach.agent(nodes[0]);
 }
 
 /** Operations are known to the agent of their node alone. */

@@ -185,5 +185,16 @@ describe('all operations of a node', () => {
   it('are none: it is said', async () => {
     const { code, out, err } = await program.run(['watch', ...stage.socket]);
     expect([code, out, err]).toEqual([0, '', expect.stringMatching(/^nothing is under way on the agent at /)]);
+    expect(await program.run(['watch', ...stage.cluster])).toMatchObject({
+      code: 0,
+      err: 'nothing is under way on the agent of node node-a\n',
+    });
+  });
+
+  it('are those of one node, which is named where there are several', async () => {
+    putAgent(stage.api, { ...AGENT_POD, name: 'agent-of-b', node: 'node-b' });
+    const { code, err } = await program.run(['watch', ...stage.cluster]);
+    expect([code, err]).toEqual([2, expect.stringContaining('Pass --node, one of node-a, node-b')]);
+    expect(stage.api.calls({ subresource: 'exec' })).toEqual([]);
   });
 });

@@ -7,6 +7,7 @@ import { diffCommand } from '../../../snapshotctl/commands/diff.ts';
 import { inspectCommand } from '../../../snapshotctl/commands/inspect.ts';
 import { listCommand } from '../../../snapshotctl/commands/list.ts';
 import { nodesCommand } from '../../../snapshotctl/commands/nodes.ts';
+import { relayCommand } from '../../../snapshotctl/commands/relay.ts';
 import { reportCommand } from '../../../snapshotctl/commands/report.ts';
 import { verifyCommand } from '../../../snapshotctl/commands/verify.ts';
 import { watchCommand } from '../../../snapshotctl/commands/watch.ts';
@@ -75,6 +76,11 @@ describe('docs/snapshotctl.md', () => {
       ]);
     },
   );
+
+  it("says where the agent's socket is, which the relay connects to by itself", () => {
+    const [socket] = relayCommand(terminal).options;
+    expect(section('Which agent')).toContain(`\`${socket?.defaultValue}\``);
+  });
 
   it('names the shells that there is a completion for', () => {
     const { registeredArguments } = completionCommand(new Command(), terminal);
