@@ -4,6 +4,9 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { SENTINELS } from '../../contract/keys.ts';
+import { startKubeApi } from '../fakes/kube-api/server.ts';
+import { programAt } from '../flow/snapshotctl-agents/program.ts';
+import { putAgent } from '../flow/snapshotctl-agents/stage.ts';
 import { isEnd, PLACEHOLDERS, released } from './agent-pod-scenario.ts';
 import { AgentDaemonSet, type AgentPod } from './environment/agent-daemonset.ts';
 import { type ImageConfig, importAgentImage } from './environment/agent-image.ts';
@@ -63,6 +66,33 @@ async function restored(source: Source, command: readonly string[]): Promise<Tar
   const target = await runTarget(cluster, source, { command });
   await released(agent, target.container, SENTINELS.restored);
   return target;
+}
+
+test('snapshotctl reaches the agent from outside, by an exec of what the image has', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'ctl-'));
+  const api = await startKubeApi();
+  try {
+    await agent.waitForLog('its gRPC service', (line) => line['msg'] === 'gRPC is served');
+    const target = String(await agent.container.pid());
+    putAgent(api, { namespace: 'snapshot', name: 'snapshot-agent-1', node: 'here' });
+    // As a runtime execs: in the container's namespaces and root, with its PATH, the command as it was asked for.
+    const inside = ['--target', target, '--all', '--root', '--wd', 'env', `PATH=${pathOf(image)}`];
+    api.serveExec(({ command }) => ({ file: 'nsenter', args: [...inside, ...command] }));
+    const program = programAt('dist/snapshotctl/snapshotctl.mjs');
+    const kubeconfig = await api.writeKubeconfig(directory);
+    const { code, out } = await program.run(['nodes', '--kubeconfig', kubeconfig, '-o', 'json']);
+    expect(JSON.parse(out).nodes).toMatchObject([{ agentPod: { name: 'snapshot-agent-1' }, agentVersion: VERSION }]);
+    expect(code).toBe(0);
+  } finally {
+    await api.close();
+    await rm(directory, { recursive: true, force: true });
+  }
+});
+
+/** Where the image's programs are found. */
+function pathOf({ config }: ImageConfig): string {
+  const env = (config['Env'] ?? []) as readonly string[];
+  return env.find((one) => one.startsWith('PATH='))?.slice('PATH='.length) ?? '/usr/local/bin:/usr/bin:/bin';
 }
 
 describe('the image', () => {
