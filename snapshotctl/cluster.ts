@@ -4,7 +4,8 @@ import { delimiter, join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { type KubeClient, openKube } from '../kube/client.ts';
 import { KubeError } from '../kube/error.ts';
-import { CommandError } from './failure.ts';
+import { CommandError, type EXIT } from './failure.ts';
+import { oneLine } from './show/text.ts';
 import type { Terminal } from './terminal.ts';
 
 /** The flags of every command that speaks to a cluster, as commander hands them over. */
@@ -48,4 +49,14 @@ function kubeconfigOf(env: Terminal['env']): string | undefined {
   if (named.length > 0) return named.find((path) => existsSync(path)) ?? named[0];
   const usual = join(env['HOME'] ?? homedir(), '.kube', 'config');
   return existsSync(usual) || !env['KUBERNETES_SERVICE_HOST'] ? usual : undefined;
+}
+
+/** What the API refused, or why it gave no answer, as the end of a command. */
+export function kubeFailure(error: KubeError): CommandError {
+  return new CommandError(exitOf(error), oneLine(error.message), { cause: error });
+}
+
+function exitOf({ status, reason }: KubeError): keyof typeof EXIT {
+  if (reason === 'Credentials') return 'usage';
+  return status === 0 || status === 401 || status === 403 || status >= 500 ? 'unreachable' : 'failed';
 }

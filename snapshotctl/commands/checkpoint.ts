@@ -6,6 +6,7 @@ import { agreedTargets } from '../../contract/targets.ts';
 import type { Job } from '../../kube/objects.ts';
 import { type Cluster, type ClusterFlags, openCluster, withClusterFlags } from '../cluster.ts';
 import { CommandError } from '../failure.ts';
+import { keyValueLines, type OutputFlags, withOutputFlag, writeResult } from '../show/output.ts';
 import type { Terminal } from '../terminal.ts';
 import { asCommandError } from '../workload/asking.ts';
 import {
@@ -19,10 +20,9 @@ import {
 import { Progress } from '../workload/follower.ts';
 import { createJob, deleteJob, followJob } from '../workload/job.ts';
 import { type PodManifest, readPodManifest } from '../workload/manifest.ts';
-import { type Format, newOutputOption, writeResult } from '../workload/result.ts';
 import { findStorage, type StorageFlags, withStorageFlags } from '../workload/storage.ts';
 
-interface CheckpointFlags extends ClusterFlags, StorageFlags {
+interface CheckpointFlags extends ClusterFlags, StorageFlags, OutputFlags {
   readonly manifest?: string;
   readonly container?: string;
   readonly checkpointId?: string;
@@ -32,7 +32,6 @@ interface CheckpointFlags extends ClusterFlags, StorageFlags {
   /** In milliseconds. */
   readonly timeout: number;
   readonly cleanup?: boolean;
-  readonly output: Format;
 }
 
 /** `snapshotctl checkpoint`: runs the pod of a manifest once, in a Job, and waits until the agent has checkpointed it. */
@@ -46,13 +45,12 @@ export function checkpointCommand(terminal: Terminal): Command {
     .addOption(
       new Option('--checkpoint-id <id>', 'what the checkpoint is called; default: a new one, which is printed'),
     );
-  return withStorageFlags(withClusterFlags(command))
+  return withOutputFlag(withStorageFlags(withClusterFlags(command)), 'lines of key=value, or for programs')
     .addOption(newSeccompOption())
     .addOption(new Option('--cuda-checkpoint-wrap', 'start the container by cuda-checkpoint --launch-job'))
     .addOption(new Option('--disable-cuda-checkpoint-job-file', 'accepted for old scripts; does nothing'))
     .addOption(newTimeoutOption('how long to wait'))
     .addOption(new Option('--cleanup', 'delete the Job at the end, however it ended'))
-    .addOption(newOutputOption())
     .action(async (words: readonly string[], flags: CheckpointFlags) => {
       requireNoArguments(words);
       await checkpoint(flags, terminal).catch((error: unknown) => {
@@ -110,14 +108,15 @@ async function checkpointIn(
   try {
     const job = await createJob(kube, namespace, wanted, terminal.signal);
     await wait(cluster, { job, namespace, flags, terminal });
-    writeResult(terminal, flags.output, {
+    const value = {
       status: 'completed',
       namespace,
       name: manifest.metadata.name,
       checkpoint_job: name,
       checkpoint_id: checkpointId,
       checkpoint_location: checkpointLocation(storage.basePath, checkpointId, version),
-    });
+    };
+    writeResult(terminal, flags, { value, text: () => keyValueLines(value) });
     if (flags.cleanup === true) await cleanUp(cluster, job, say);
   } catch (error) {
     if (terminal.signal.aborted) say(howToGoOn(namespace, name));

@@ -5,6 +5,7 @@ import type { Placeholder } from '../../contract/restore-pod.ts';
 import type { StorageSource } from '../../contract/storage-volume.ts';
 import { type Cluster, type ClusterFlags, openCluster, withClusterFlags } from '../cluster.ts';
 import { CommandError } from '../failure.ts';
+import { keyValueLines, type OutputFlags, withOutputFlag, writeResult } from '../show/output.ts';
 import type { Terminal } from '../terminal.ts';
 import { asCommandError } from '../workload/asking.ts';
 import {
@@ -18,11 +19,10 @@ import {
 import { Progress } from '../workload/follower.ts';
 import { type PodManifest, readPodManifest } from '../workload/manifest.ts';
 import { followRestore } from '../workload/restoring.ts';
-import { type Format, newOutputOption, writeResult } from '../workload/result.ts';
 import { findStorage, type StorageFlags, withStorageFlags } from '../workload/storage.ts';
 import { createTarget, markTarget, type Requested, type TargetRequest } from '../workload/target-pod.ts';
 
-interface RestoreFlags extends ClusterFlags, StorageFlags {
+interface RestoreFlags extends ClusterFlags, StorageFlags, OutputFlags {
   readonly manifest?: string;
   readonly pod?: string;
   readonly containers?: string;
@@ -32,7 +32,6 @@ interface RestoreFlags extends ClusterFlags, StorageFlags {
   readonly wait?: boolean;
   /** In milliseconds. */
   readonly timeout: number;
-  readonly output: Format;
 }
 
 const PLACEHOLDERS: readonly Placeholder[] = ['standby', 'sleep', 'entrypoint'];
@@ -47,7 +46,7 @@ export function restoreCommand(terminal: Terminal): Command {
     .addOption(new Option('--pod <name>', 'a pod that waits already'))
     .addOption(new Option('--checkpoint-id <id>', 'what to restore; required'))
     .addOption(new Option('--containers <names>', `into which; default: annotation ${ANNOTATIONS.targetContainers}`));
-  return withStorageFlags(withClusterFlags(command))
+  return withOutputFlag(withStorageFlags(withClusterFlags(command)), 'lines of key=value, or for programs')
     .addOption(newSeccompOption())
     .addOption(
       new Option('--placeholder <kind>', 'what containers run while they wait (with --manifest)')
@@ -56,7 +55,6 @@ export function restoreCommand(terminal: Terminal): Command {
     )
     .addOption(new Option('--wait', 'until it is restored, or has failed'))
     .addOption(newTimeoutOption('how long to wait (with --wait)'))
-    .addOption(newOutputOption())
     .action(async (words: readonly string[], flags: RestoreFlags) => {
       requireNoArguments(words);
       await restore(flags, terminal).catch((error: unknown) => {
@@ -103,7 +101,8 @@ async function restoreIn(cluster: Cluster, { flags, manifest, checkpointId, term
   if (flags.wait === true) await wait(request, requested, flags.timeout);
   const { metadata } = requested.pod;
   const name = manifest?.metadata.name ?? metadata?.name ?? '';
-  writeResult(terminal, flags.output, result({ namespace, name, checkpointId, storage, isOver: flags.wait === true }));
+  const value = result({ namespace, name, checkpointId, storage, isOver: flags.wait === true });
+  writeResult(terminal, flags, { value, text: () => keyValueLines(value) });
 }
 
 async function wait(request: TargetRequest, { pod, targets, earlier }: Requested, timeoutMs: number): Promise<void> {

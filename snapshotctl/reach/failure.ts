@@ -1,5 +1,6 @@
 import { AgentError, isLost } from '../../contract/agent-api/failure.ts';
 import { KubeError } from '../../kube/error.ts';
+import { kubeFailure } from '../cluster.ts';
 import { CommandError, type EXIT } from '../failure.ts';
 import { visible, visibleLines } from '../show/text.ts';
 
@@ -13,8 +14,7 @@ const EXIT_OF: Readonly<Record<string, keyof typeof EXIT>> = {
 /** A failure as the end of a command. CommandErrors and what is a defect pass unchanged. */
 export function asCommandError(error: unknown): unknown {
   if (error instanceof AgentError) return ofAgent(error);
-  if (error instanceof KubeError) return new CommandError(exitOfKube(error), visible(error.message), { cause: error });
-  return error;
+  return error instanceof KubeError ? kubeFailure(error) : error;
 }
 
 function ofAgent(error: AgentError): CommandError {
@@ -41,8 +41,3 @@ function connectionText(message: string): string {
 /** What to do where the agent has no way to the volume. */
 export const THROUGH_HINT =
   'Pass --through POD[/CONTAINER]: a running container of that node that mounts the volume, with --namespace for its namespace.';
-
-function exitOfKube({ status, reason }: KubeError): keyof typeof EXIT {
-  if (reason === 'Credentials') return 'usage';
-  return status === 0 || status === 401 || status === 403 || status >= 500 ? 'unreachable' : 'failed';
-}

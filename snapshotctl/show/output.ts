@@ -1,7 +1,7 @@
 import { type Command, Option } from 'commander';
 import { stringify } from 'yaml';
 import type { Terminal } from '../terminal.ts';
-import { escaped } from './text.ts';
+import { escaped, visible } from './text.ts';
 
 const FORMATS = ['text', 'json', 'yaml'] as const;
 
@@ -10,10 +10,8 @@ export interface OutputFlags {
 }
 
 /** Adds `-o, --output` to a command. */
-export function withOutputFlag(command: Command): Command {
-  return command.addOption(
-    new Option('-o, --output <format>', 'for people, or for programs').choices(FORMATS).default('text'),
-  );
+export function withOutputFlag(command: Command, formats = 'for people, or for programs'): Command {
+  return command.addOption(new Option('-o, --output <format>', formats).choices(FORMATS).default('text'));
 }
 
 /** Writes a result as its reader wants it. Nothing in it can steer a terminal, whatever the format. */
@@ -36,6 +34,11 @@ export function writeNext(
   if (flags.output === 'yaml') out.write('---\n');
   if (flags.output === 'json') out.write(`${escaped(JSON.stringify(result.value))}\n`);
   else writeResult({ out }, flags, result);
+}
+
+/** The lines of the original, which scripts read: `key=value`, in their order. */
+export function keyValueLines(result: Readonly<Record<string, string>>): string {
+  return Object.entries(result).reduce((text, [key, value]) => `${text}${key}=${visible(value)}\n`, '');
 }
 
 /** Every text is quoted, so that what must be escaped can be. */

@@ -11,6 +11,11 @@ export function visible(text: string): string {
   return text.replace(STEERING, (character) => SHORT[character] ?? spelt(character));
 }
 
+/** Text of others as one line to read, with blanks for what steers a terminal: for messages that people write with several lines. */
+export function oneLine(text: string): string {
+  return text.replace(/\s+/g, ' ').replace(STEERING, ' ').trim();
+}
+
 /** As `visible`, but line ends stay: for messages of several lines. */
 export function visibleLines(text: string): string {
   return text.split('\n').map(visible).join('\n');

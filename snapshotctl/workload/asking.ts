@@ -2,8 +2,9 @@ import { ShapingError } from '../../contract/shaping-error.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { KubeError } from '../../kube/error.ts';
 import type { KubeRequest } from '../../kube/sender.ts';
-import { CommandError, type EXIT } from '../failure.ts';
-import { oneLine } from './text.ts';
+import { kubeFailure } from '../cluster.ts';
+import { CommandError } from '../failure.ts';
+import { oneLine } from '../show/text.ts';
 
 /** Calls the API for a command that cannot go on without the answer. Throws CommandError. */
 export async function ask<T>(kube: KubeClient, request: KubeRequest): Promise<T> {
@@ -17,13 +18,7 @@ export async function ask<T>(kube: KubeClient, request: KubeRequest): Promise<T>
 /** A refusal of ours or of the API as the end of a command; anything else is passed on. */
 export function asCommandError(error: unknown): unknown {
   if (error instanceof ShapingError) return new CommandError('usage', error.message, { cause: error });
-  if (error instanceof KubeError) return new CommandError(exitOf(error), oneLine(error.message), { cause: error });
-  return error;
-}
-
-function exitOf({ status, reason }: KubeError): keyof typeof EXIT {
-  if (reason === 'Credentials') return 'usage';
-  return status === 0 || status === 401 || status === 403 || status >= 500 ? 'unreachable' : 'failed';
+  return error instanceof KubeError ? kubeFailure(error) : error;
 }
 
 /** Whether the same call may well succeed a moment later. */

@@ -1,10 +1,10 @@
 import { pause } from '../../kube/backoff.ts';
 import type { Pod } from '../../kube/objects.ts';
+import { oneLine } from '../show/text.ts';
 import type { Terminal } from '../terminal.ts';
 import { asCommandError, isPassing } from './asking.ts';
 import { eventLine, type NewsPlace, notableEvents } from './pod-news.ts';
 import { podSummary } from './pod-state.ts';
-import { oneLine } from './text.ts';
 
 /** How often the cluster is asked. */
 const POLL_MS = 1_000;

@@ -4,13 +4,13 @@ import { isConflict, isGone } from '../../kube/error.ts';
 import type { Job } from '../../kube/objects.ts';
 import { kubePath } from '../../kube/paths.ts';
 import { CommandError } from '../failure.ts';
+import { oneLine } from '../show/text.ts';
 import type { Terminal } from '../terminal.ts';
 import { asCommandError, withDoubt } from './asking.ts';
 import { formatDuration } from './duration.ts';
 import { askUntil, EXPLANATION_MS, type Progress } from './follower.ts';
 import { agentsWord, jobPods, type NewsPlace } from './pod-news.ts';
 import { podSummary } from './pod-state.ts';
-import { oneLine } from './text.ts';
 
 const jobsPath = (namespace: string) => kubePath('apis', 'batch', 'v1', 'namespaces', namespace, 'jobs');
 

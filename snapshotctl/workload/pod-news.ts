@@ -1,7 +1,7 @@
 import type { KubeClient } from '../../kube/client.ts';
 import type { Pod } from '../../kube/objects.ts';
 import { eventPath, kubePath } from '../../kube/paths.ts';
-import { oneLine } from './text.ts';
+import { oneLine } from '../show/text.ts';
 
 /** What is read of an Event. */
 export interface PodEvent {

@@ -1,5 +1,5 @@
 import type { Pod } from '../../kube/objects.ts';
-import { oneLine } from './text.ts';
+import { oneLine } from '../show/text.ts';
 
 /** Where a pod stands, for people: its phase, and what its containers wait for or ended with. */
 export function podSummary(pod: Pod): string {

@@ -74,7 +74,7 @@ describe('into a new pod', () => {
 
   it.each(['json', 'yaml'])('says it as %s, too', async (format) => {
     const { out } = await ofManifest(['-o', format]);
-    expect(out).toContain(format === 'json' ? '"status": "requested"' : 'status: requested');
+    expect(out).toContain(format === 'json' ? '"status": "requested"' : 'status: "requested"');
   });
 });
 

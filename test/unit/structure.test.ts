@@ -70,7 +70,10 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
     ],
     types: ['snapshotctl/terminal.ts', 'kube'],
   },
-  'snapshotctl/cluster.ts': { values: ['snapshotctl/failure.ts', 'kube'], types: ['snapshotctl/terminal.ts'] },
+  'snapshotctl/cluster.ts': {
+    values: ['snapshotctl/failure.ts', 'snapshotctl/show', 'kube'],
+    types: ['snapshotctl/terminal.ts'],
+  },
   'snapshotctl/completion': { values: [] },
   'snapshotctl/credentials': { values: ['snapshotctl/failure.ts', 'contract', 'kube'] },
   'snapshotctl/reach': {
@@ -80,7 +83,7 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
   'snapshotctl/report': { values: ['snapshotctl/show'], types: ['contract'] },
   'snapshotctl/show': { values: [], types: ['snapshotctl/terminal.ts', 'contract'] },
   'snapshotctl/workload': {
-    values: ['snapshotctl/failure.ts', 'contract', 'kube'],
+    values: ['snapshotctl/cluster.ts', 'snapshotctl/failure.ts', 'snapshotctl/show', 'contract', 'kube'],
     types: ['snapshotctl/terminal.ts'],
   },
   'snapshotctl/failure.ts': { values: [] },
