@@ -1,5 +1,5 @@
-import { type ReadCertificate, readCertificates } from './certificate.ts';
-import { type Issued, makeAuthority } from './issuing.ts';
+import { type ReadCertificate, readCertificates } from '../../kube/certificates/certificate.ts';
+import { type Issued, makeAuthority } from '../../kube/certificates/issuing.ts';
 import { DAY_MS } from './record-key-plan.ts';
 import {
   dataOf,

@@ -1,6 +1,6 @@
+import { readCertificates } from '../../kube/certificates/certificate.ts';
+import { type Issued, issueCertificate } from '../../kube/certificates/issuing.ts';
 import type { Authorities, NextAuthorities } from './authority-secret.ts';
-import { readCertificates } from './certificate.ts';
-import { type Issued, issueCertificate } from './issuing.ts';
 import {
   dataOf,
   foreign,

@@ -1,16 +1,9 @@
+import { type CertificateFacts, renewalMs } from '../../kube/certificates/certificate.ts';
 import { DAY_MS, type Due, SETTLED_MS } from './record-key-plan.ts';
 
 /** The two certificates, after who shows them. */
 export type LeafRole = 'agent' | 'operator';
 export const LEAF_ROLES: readonly LeafRole[] = ['agent', 'operator'];
-
-/** What counts of a certificate. */
-export interface CertificateFacts {
-  /** SHA-256 of the certificate, in hexadecimal. */
-  readonly id: string;
-  readonly notBeforeMs: number;
-  readonly notAfterMs: number;
-}
 
 /** What the Secret of the authority holds, without keys. */
 export interface AuthorityHolding {
@@ -79,10 +72,6 @@ export interface TlsPlan {
   readonly authority: AuthorityStep;
   readonly leaves: Readonly<Record<LeafRole, LeafStep>>;
 }
-
-/** When a third of its life is left. */
-const renewalMs = ({ notBeforeMs, notAfterMs }: CertificateFacts) =>
-  notAfterMs - Math.floor((notAfterMs - notBeforeMs) / 3);
 
 /**
  * What to write now: first the authority's Secret, then those of the certificates. A next authority is trusted an hour before it signs,
@@ -177,7 +166,7 @@ function planLeaf(role: LeafRole, { leaves }: TlsHolding, { wish, after, nowMs }
   const why = reasonToIssue(leaf, { wish, after, nowMs }, role);
   if (why !== undefined) {
     const notAfterMs = Math.min(nowMs + wish.certificateDays * DAY_MS, after.current.notAfterMs);
-    const dueMs = renewalMs({ id: NEW, notBeforeMs: nowMs, notAfterMs });
+    const dueMs = renewalMs({ notBeforeMs: nowMs, notAfterMs });
     return { kind: 'issue', why, notAfterMs, trusted, trustedSinceMs, due: { step: 'it is renewed', atMs: dueMs } };
   }
   const { notAfterMs = 0, trusted: before = [] } = leaf ?? {};

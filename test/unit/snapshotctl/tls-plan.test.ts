@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import type { CertificateFacts } from '../../../kube/certificates/certificate.ts';
 import {
   type AuthorityHolding,
   type AuthorityStep,
-  type CertificateFacts,
   type LeafHolding,
   NEW,
   planTls,

@@ -1,7 +1,18 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
-import type { CertificateFacts } from './tls-plan.ts';
 
 const PEM_CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
+
+/** What counts of a certificate where its renewal is planned. */
+export interface CertificateFacts {
+  /** SHA-256 of the certificate, in hexadecimal. */
+  readonly id: string;
+  readonly notBeforeMs: number;
+  readonly notAfterMs: number;
+}
+
+/** When a third of a certificate's life is left. */
+export const renewalMs = ({ notBeforeMs, notAfterMs }: Omit<CertificateFacts, 'id'>): number =>
+  notAfterMs - Math.floor((notAfterMs - notBeforeMs) / 3);
 
 /** A certificate as it was read. */
 export interface ReadCertificate extends CertificateFacts {
