@@ -172,6 +172,8 @@ async function post({ services }: World, { clientConfig, timeoutSeconds }: Webho
   target.searchParams.set('timeout', `${seconds}s`);
   const options = {
     method: 'POST',
+    // Each call is a connection of its own: none goes on with a certificate that would not be trusted any more.
+    agent: false,
     ...(caBundle === '' ? {} : { ca: Buffer.from(caBundle, 'base64') }),
     headers: { 'content-type': 'application/json' },
     signal: AbortSignal.timeout(seconds * 1000),
