@@ -49,6 +49,7 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
   'config-original.ts': { values: [] },
   'errors.ts': { values: [] },
   'operator/control': { values: ['contract', 'kube'] },
+  'operator/webhook': { values: ['operator/control', 'contract', 'kube'] },
   contract: { values: [], types: ['kube'] },
   kube: { values: [] },
   'snapshotctl/main.ts': { values: ['snapshotctl/cli.ts', 'snapshotctl/terminal.ts'] },
