@@ -35,7 +35,7 @@ export const CONFIG: CertificatesConfig = {
   certificateDays: 30,
   authorityDays: 90,
 };
-export const PLACE = { namespace: SERVICE.namespace, name: CONFIG.secretName };
+const PLACE = { namespace: SERVICE.namespace, name: CONFIG.secretName };
 export const SECRET_KEY = `${PLACE.namespace}/${PLACE.name}`;
 const CONFIGURATION_KEY = `/${CONFIG.configurationName}`;
 /** What somebody else has in the same configuration. */
