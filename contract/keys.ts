@@ -28,6 +28,10 @@ export const ANNOTATIONS = {
   autoCheckpoint: 'nvidia.com/dynamo-auto-checkpoint',
   /** On a DynamoCheckpoint: `Delete` or `Retain`, what becomes of its artifacts when it is deleted. */
   deletionPolicy: 'nvidia.com/dynamo-checkpoint-deletion-policy',
+  /** Ours, on a DynamoCheckpoint that failed: any value but a blank one makes it try once more. The operator takes it away. */
+  retry: 'nvidia.com/dynamo-checkpoint-retry',
+  /** Ours, on a DynamoCheckpoint: `true` starts its worker by `cuda-checkpoint --launch-job`. */
+  wrapLaunchJob: 'nvidia.com/snapshot-cuda-checkpoint-wrap',
   /** On the pod template of a worker, the next two too: its new pods are restored once the checkpoint is ready. */
   restoreCandidate: 'nvidia.com/dynamo-checkpoint-restore-candidate',
   checkpointName: 'nvidia.com/dynamo-checkpoint-name',
