@@ -10,7 +10,7 @@ import type { ReflectorTimings } from '../../../kube/reflector.ts';
 import { type CacheOptions, ObjectCache } from '../../../operator/control/cache.ts';
 import { newControlMetrics } from '../../../operator/control/metrics.ts';
 import { readDefinitions } from '../../fakes/kube-api/crds.ts';
-import { type KubeApi, startKubeApi } from '../../fakes/kube-api/server.ts';
+import { type KubeApi, type KubeApiOptions, startKubeApi } from '../../fakes/kube-api/server.ts';
 import { memoryLog } from '../../fakes/log.ts';
 import { CHECKPOINT } from '../../unit/crds/samples.ts';
 
@@ -29,11 +29,11 @@ interface Stage {
 }
 
 /** For each test a server with the shipped definitions, a client of it, and at the end the stop of all that runs. */
-export function useControl() {
+export function useControl(options: KubeApiOptions = {}) {
   const stage = {} as Stage;
   let dir: string;
   beforeEach(async () => {
-    stage.api = await startKubeApi({ definitions: readDefinitions() });
+    stage.api = await startKubeApi({ definitions: readDefinitions(), ...options });
     dir = await mkdtemp(join(tmpdir(), 'control-'));
     stage.metrics = newControlMetrics();
     stage.client = await openKube({
