@@ -48,6 +48,12 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
   'config-services.ts': { values: [] },
   'config-original.ts': { values: [] },
   'errors.ts': { values: [] },
+  'operator/checkpoint': {
+    values: ['operator/control', 'operator/storage', 'contract', 'kube'],
+    types: ['operator/agents'],
+  },
+  'operator/storage': { values: ['contract', 'kube'] },
+  'operator/agents': { values: ['operator/control', 'contract'] },
   'operator/control': { values: ['contract', 'kube'] },
   'operator/webhook': { values: ['operator/control', 'contract', 'kube'] },
   contract: { values: [], types: ['kube'] },
