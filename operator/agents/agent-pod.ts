@@ -10,7 +10,7 @@ export interface AgentPod {
   readonly isReady: boolean;
 }
 
-export type AgentPods = Pick<ObjectCache<AgentPod>, 'all' | 'indexed' | 'subscribe'>;
+export type AgentPods = Pick<ObjectCache<AgentPod>, 'all' | 'indexed' | 'subscribe' | 'synced'>;
 
 const pod = z.looseObject({
   spec: z.looseObject({ nodeName: z.string().default('') }).optional(),

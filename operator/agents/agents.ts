@@ -155,6 +155,9 @@ async function firstWord<T>(
   { node, signal }: Asking,
   call: (client: CalledClient) => Promise<T>,
 ): Promise<T | Refusal> {
+  // Right after a start it is not known yet which agents there are; who may not list them never knows.
+  await parts.pods.synced(AbortSignal.any([signal, AbortSignal.timeout(parts.deadlineMs ?? DEADLINE_MS)]));
+  signal.throwIfAborted();
   let why = node === undefined ? 'there is no agent' : `there is no agent on node ${node}`;
   for (const callee of calleesFor(parts.pods, namespace, node).slice(0, MAX_ASKED)) {
     const answer = await ask(parts, callee, signal, call);

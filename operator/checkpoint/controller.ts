@@ -17,7 +17,7 @@ import type { JobView } from './job-view.ts';
 import { newLeaseWatch } from './lease-watch.ts';
 import { Looks } from './looks.ts';
 import { CheckpointReconciler, type CheckpointTimings } from './reconcile.ts';
-import type { SourcePods } from './source-pod.ts';
+import type { SourcePod } from './source-pod.ts';
 
 /** `checkpoint` of the configuration, as far as checkpoints are made by it. */
 export interface CheckpointConfig {
@@ -30,7 +30,7 @@ export interface CheckpointParts {
   /** The caches run on their own. */
   readonly checkpoints: ObjectCache<CheckpointRead>;
   readonly jobs: ObjectCache<JobView | undefined>;
-  readonly pods: SourcePods;
+  readonly pods: ObjectCache<SourcePod | undefined>;
   /** Undefined: agents are not called, and annotations alone count. */
   readonly agents: Agents | undefined;
   readonly config: CheckpointConfig;
@@ -79,7 +79,14 @@ export function runCheckpoints(parts: CheckpointParts, signal: AbortSignal): Pro
     {
       ...{ name: 'checkpoints', parallel: parts.parallel ?? PARALLEL, log, metrics },
       ...(backoff === undefined ? {} : { backoff }),
-      sources: [sourceOf(checkpoints, (one) => withSiblings(checkpoints, one)), sourceOf(jobs, ownersOf)],
+      sources: [
+        sourceOf(checkpoints, (one) => withSiblings(checkpoints, one)),
+        sourceOf(jobs, ownersOf),
+        sourceOf(pods, ({ meta, value }) => {
+          const job = jobs.get(`${meta.namespace}/${value?.jobName ?? ''}`);
+          return job === undefined ? [] : ownersOf(job);
+        }),
+      ],
       reconcile: (key, until) => reconciler.reconcile(key, until),
     },
     signal,

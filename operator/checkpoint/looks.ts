@@ -109,11 +109,11 @@ export class Looks {
 
   async #word(namespace: string, job: JobView | undefined, signal: AbortSignal): Promise<NonNullable<Facts['word']>> {
     const { client, clock, eventGraceMs } = this.#parts;
-    const pod = job === undefined ? undefined : this.#podOf(namespace, job.name);
-    if (job === undefined || pod === undefined) return { text: undefined, isFinal: true };
+    if (job === undefined) return { text: undefined, isFinal: true };
     const since = this.#failedSince.get(job.uid) ?? clock();
     this.#failedSince.set(job.uid, since);
-    const text = await agentsWord(client, { namespace, podUid: pod.uid }, signal);
+    const pod = this.#podOf(namespace, job.name);
+    const text = pod === undefined ? undefined : await agentsWord(client, { namespace, podUid: pod.uid }, signal);
     return { text, isFinal: clock() - since >= eventGraceMs };
   }
 

@@ -222,5 +222,5 @@ function podsNow() {
   const { uid = '', resourceVersion = '' } = stage.api.get('pods', 'system/agent-1')?.metadata ?? {};
   const meta = { name: 'agent-1', namespace: 'system', uid, resourceVersion };
   const one = { key: 'system/agent-1', meta, value: { node: 'node-1', ip: '127.0.0.1', isReady: true } };
-  return { all: () => [one], indexed: () => [one], subscribe: () => () => undefined };
+  return { all: () => [one], indexed: () => [one], subscribe: () => () => undefined, synced: () => Promise.resolve() };
 }
