@@ -1,5 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import { readDynamoCheckpoint } from '../../../../contract/dynamo-checkpoint.ts';
 import { ANNOTATIONS } from '../../../../contract/keys.ts';
+import { JobDesk } from '../../../../operator/checkpoint/job-desk.ts';
+import { readJob } from '../../../../operator/checkpoint/job-view.ts';
 import type { Json } from '../../../fakes/kube-api/resources.ts';
 import { eventually } from '../../kube/server.ts';
 import { CLAIM, ID, JOB, JOB_KEY, useCheckpoints } from './stage.ts';
@@ -44,15 +47,46 @@ describe('two checkpoints with one id', () => {
     await inPhase('Creating', 'second');
     expect(stage.api.get('jobs', JOB_KEY)?.metadata.uid).not.toBe(firstJob);
   });
+
+  it('are looked at when the other one goes, without waiting for a clock', async () => {
+    start({ timings: { deletion: 3_600_000 } });
+    apply('first', { metadata: { finalizers: ['test/hold'] }, spec: { gpuMemoryService: { enabled: true } } });
+    await inPhase('Failed', 'first');
+    stage.api.delete('dynamocheckpoints', 'demo/first');
+    apply('second');
+    await eventually(() => expect(statusOf('second').message).toContain('still owned by first'));
+    stage.api.patch('dynamocheckpoints', 'demo/first', { metadata: { finalizers: null } });
+    await inPhase('Creating', 'second');
+  });
+
+  it('are not kept from a third one by the one that never had it', async () => {
+    start();
+    apply('owner');
+    await inPhase('Creating', 'owner');
+    apply('older', { metadata: { creationTimestamp: '2020-01-01T10:00:00Z' } });
+    await inPhase('Failed', 'older');
+    stage.api.delete('dynamocheckpoints', 'demo/owner');
+    apply('third');
+    await inPhase('Creating', 'third');
+    expect(statusOf('older').phase).toBe('Failed');
+  });
 });
 
 describe('a checkpoint is made again', () => {
   it('for another version, with another Job', async () => {
     start();
-    work();
+    const rest = work();
     apply();
     await inPhase('Ready');
+    rest();
     annotate({ [ANNOTATIONS.artifactVersion]: '2' });
+    await inPhase('Creating');
+    // What was said of the first version is not said of the second.
+    expect([statusOf().createdAt, condition('ArtifactVerified')]).toEqual([undefined, undefined]);
+    const key = `${JOB_KEY.slice(0, -1)}2`;
+    startPod(key);
+    declare('completed', key);
+    complete(key);
     await eventually(() => expect(statusOf()).toMatchObject({ phase: 'Ready', jobName: `checkpoint-job-${ID}-2` }));
     expect(stage.api.list('jobs')).toHaveLength(2);
   });
@@ -73,6 +107,36 @@ describe('a checkpoint is made again', () => {
     expect(stage.api.get('dynamocheckpoints', 'demo/qwen')?.metadata.annotations ?? {}).toEqual({});
     expect(condition('Ready')).toMatchObject({ status: 'True', reason: 'CheckpointReady' });
     await eventually(() => expect([eventsOf('CheckpointFailed'), eventsOf('CheckpointReady')].flat()).toHaveLength(2));
+  });
+
+  it('not before the Job of the same name is gone', async () => {
+    const first = start();
+    apply();
+    await inPhase('Creating');
+    await first.kill();
+    const left = stage.api.get('jobs', JOB_KEY);
+    stage.api.patch('jobs', JOB_KEY, { metadata: { finalizers: ['test/hold'] } });
+    stage.api.delete('jobs', JOB_KEY);
+    stage.api.patch('dynamocheckpoints', 'demo/qwen', { status: { phase: 'Pending' } });
+    start();
+    await eventually(() => expect(statusOf().message).toBe(`an earlier Job ${JOB} is being deleted`));
+    stage.api.patch('jobs', JOB_KEY, { metadata: { finalizers: null } });
+    await inPhase('Creating');
+    expect(stage.api.get('jobs', JOB_KEY)?.metadata.uid).not.toBe(left?.metadata.uid);
+  });
+
+  it('without the loss of a Job that a newer try has', async () => {
+    start();
+    apply();
+    await inPhase('Creating');
+    const read = readDynamoCheckpoint(stage.api.get('dynamocheckpoints', 'demo/qwen'));
+    const job = readJob(stage.api.get('jobs', JOB_KEY));
+    if (read.result !== 'read' || job === undefined) throw new Error('the server has no such objects');
+    // As somebody decided it who still sees the last try.
+    const desk = new JobDesk(stage.client, { disabled: false, profile: '' });
+    await desk.deleteFailed(read.object, job, new AbortController().signal);
+    expect(stage.api.get('jobs', JOB_KEY)?.metadata).toMatchObject({ uid: job.uid });
+    expect(stage.api.get('jobs', JOB_KEY)?.metadata.deletionTimestamp).toBeUndefined();
   });
 
   it('under the name of a deleted one, whose Job is left for a moment', async () => {

@@ -153,6 +153,22 @@ describe('a Kubernetes API with troubles', () => {
     await inPhase('Ready');
   });
 
+  it('has somebody who decided otherwise first, and is believed', async () => {
+    start();
+    apply();
+    await inPhase('Creating');
+    const gate = stage.api.gate({ verb: 'patch', subresource: 'status' }, 'request');
+    stage.api.remove('jobs', JOB_KEY);
+    const held = await gate.next();
+    expect(held.call.body).toMatchObject({ status: { phase: 'Failed' } });
+    stage.api.patch('dynamocheckpoints', 'demo/qwen', { status: { phase: 'Ready', message: 'by somebody else' } });
+    held.release();
+    gate.open();
+    apply('late', { spec: { identity: { model: 'other', backendFramework: 'vllm' } } });
+    await eventually(() => expect(statusOf('late').phase).toBe('Creating'));
+    expect(statusOf()).toMatchObject({ phase: 'Ready', message: 'by somebody else' });
+  });
+
   it('has somebody who writes the checkpoint all the time', async () => {
     const jobs: string[] = [];
     stage.api.onChange('jobs', ({ metadata }) => jobs.push(metadata.uid));
