@@ -1,3 +1,4 @@
+import { basePathProblem } from '../../contract/storage-volume.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { isConflict, isGone, KubeError } from '../../kube/error.ts';
 import { resourcePath } from '../../kube/paths.ts';
@@ -37,6 +38,8 @@ export function claimProblem({
 }: ClaimConfig): string | undefined {
   if (pvcName === '' || basePath === '')
     return 'checkpoint.storage.pvc.pvcName and checkpoint.storage.pvc.basePath are both required once either is set';
+  const path = basePathProblem(basePath);
+  if (path !== undefined) return `checkpoint.storage.pvc.basePath ${basePath} ${path}`;
   if (!create) return undefined;
   const amount = QUANTITY.exec(size)?.[1];
   if (amount === undefined || Number(amount) <= 0)

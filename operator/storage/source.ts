@@ -1,12 +1,12 @@
 import { AGENT_SELECTOR, namespaceStorage } from '../../contract/agent-storage.ts';
 import { ShapingError } from '../../contract/shaping-error.ts';
-import { basePathProblem, type StorageSource } from '../../contract/storage-volume.ts';
+import type { StorageSource } from '../../contract/storage-volume.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import type { DaemonSet } from '../../kube/objects.ts';
 import { resourcePath } from '../../kube/paths.ts';
 import { type ClaimConfig, claimProblem, ensureClaim } from './claim.ts';
 
-const DAEMON_SETS = { group: 'apps', version: 'v1', plural: 'daemonsets' };
+export const DAEMON_SETS = { group: 'apps', version: 'v1', plural: 'daemonsets' } as const;
 
 /** `checkpoint.storage` of the configuration. */
 export interface StorageConfig {
@@ -31,15 +31,10 @@ export async function findStorage(
 ): Promise<StorageFound> {
   if (config.pvc === undefined) return discovered(client, namespace, signal);
   const { pvcName: claim, basePath } = config.pvc;
-  const problem = claimProblem(config.pvc) ?? pathProblem(basePath);
+  const problem = claimProblem(config.pvc);
   const missing = problem ?? (await ensureClaim(client, { namespace, config: config.pvc }, signal));
   if (missing !== undefined) return { result: 'not-ready', problem: missing };
   return { result: 'ready', storage: { accessMode: 'podMount', claim, basePath: basePath.replace(/\/+$/, '') } };
-}
-
-function pathProblem(basePath: string): string | undefined {
-  const problem = basePathProblem(basePath);
-  return problem === undefined ? undefined : `checkpoint.storage.pvc.basePath ${basePath} ${problem}`;
 }
 
 async function discovered(client: KubeClient, namespace: string, signal: AbortSignal): Promise<StorageFound> {

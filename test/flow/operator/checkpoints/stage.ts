@@ -151,7 +151,8 @@ export function scriptedAgents(script: Partial<Agents> = {}): Agents {
   };
 }
 
-function daemonSet() {
+/** The agents of namespace `demo`, which mount the artifacts themselves. */
+export function daemonSet() {
   return {
     kind: 'DaemonSet',
     metadata: {
