@@ -15,21 +15,21 @@ export type ArtifactWord =
   /** Nobody can be asked, or who was asked does not reach the volume. */
   | { readonly result: 'unknown'; readonly why: string };
 
-export type DeletionWord =
+type DeletionWord =
   | { readonly result: 'deleted' }
   | { readonly result: 'absent' }
   /** Restores are reading it: it is to be asked again. */
   | { readonly result: 'in-use'; readonly why: string }
   | { readonly result: 'unknown'; readonly why: string };
 
-export interface ArtifactName {
+interface ArtifactName {
   readonly namespace: string;
   readonly checkpointId: string;
   readonly version: string;
 }
 
 /** Where to ask. */
-export interface Asking {
+interface Asking {
   /** The node whose agent knows best. Left out: any. */
   readonly node?: string | undefined;
   /** A container that mounts the volume (podMount), on that node. */

@@ -5,7 +5,7 @@ import { type AgentClient, openAgentClient } from '../../contract/agent-api/clie
 import type { AgentPods } from './agent-pod.ts';
 
 /** `agents` of the configuration: how agents are called. */
-export interface AgentsConfig {
+interface AgentsConfig {
   readonly port: number;
   /** The name in the agents' certificate. */
   readonly serverName: string;

@@ -52,7 +52,7 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
     values: ['operator/control', 'operator/storage', 'contract', 'kube'],
     types: ['operator/agents'],
   },
-  'operator/storage': { values: ['contract', 'kube'] },
+  'operator/storage': { values: ['operator/control', 'contract', 'kube'] },
   'operator/agents': { values: ['operator/control', 'contract'] },
   'operator/control': { values: ['contract', 'kube'] },
   'operator/webhook': { values: ['operator/control', 'contract', 'kube'] },
