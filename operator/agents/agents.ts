@@ -22,6 +22,10 @@ type DeletionWord =
   | { readonly result: 'in-use'; readonly why: string }
   | { readonly result: 'unknown'; readonly why: string };
 
+type VersionsWord =
+  | { readonly result: 'listed'; readonly versions: readonly string[] }
+  | { readonly result: 'unknown'; readonly why: string };
+
 interface ArtifactName {
   readonly namespace: string;
   readonly checkpointId: string;
@@ -42,6 +46,8 @@ export interface Agents {
   /** How far the checkpoint is, for people; undefined where nobody says. */
   progressOf(namespace: string, checkpointId: string, asking: Asking): Promise<string | undefined>;
   artifact(name: ArtifactName, asking: Asking): Promise<ArtifactWord>;
+  /** The versions of a checkpoint's artifacts, complete or not. All artifacts of the volume are gone through for it. */
+  versions(namespace: string, checkpointId: string, asking: Asking): Promise<VersionsWord>;
   /** Deletes an artifact. `waitSeconds`: how long restores that read it are waited for. */
   deleteArtifact(name: ArtifactName, asking: Asking & { readonly waitSeconds: number }): Promise<DeletionWord>;
 }
@@ -79,6 +85,16 @@ export function newAgents(parts: AgentsParts): Agents {
       });
       return word.result === 'in-use' ? { result: 'unknown', why: word.why } : word;
     },
+    versions: async (namespace, checkpointId, asking) => {
+      const word = await firstWord<VersionsWord>(parts, namespace, asking, async (client) => {
+        const versions: string[] = [];
+        const listed = client.listCheckpoints(storageOf(asking), { deadlineMs, signal: asking.signal });
+        for await (const one of listed) if (one.checkpoint_id === checkpointId) versions.push(one.version);
+        return { result: 'listed', versions };
+      });
+      if (word.result === 'listed' || word.result === 'unknown') return word;
+      return { result: 'unknown', why: 'the agent does not list its artifacts' };
+    },
     deleteArtifact: (name, { waitSeconds, ...asking }) =>
       firstWord<DeletionWord>(parts, name.namespace, asking, async (client) => {
         const request = { ...requestOf(name, asking), wait_seconds: waitSeconds };
@@ -91,9 +107,13 @@ export function newAgents(parts: AgentsParts): Agents {
 
 const DELETE_MS = 30_000;
 
-function requestOf({ checkpointId, version }: ArtifactName, { through }: Asking) {
-  const storage: StorageReference | undefined = through === undefined ? undefined : { through };
-  return { checkpoint_id: checkpointId, version, ...(storage === undefined ? {} : { storage }) };
+function requestOf({ checkpointId, version }: ArtifactName, asking: Asking) {
+  return { checkpoint_id: checkpointId, version, storage: storageOf(asking) };
+}
+
+/** Undefined: the volume that the agent mounts itself. */
+function storageOf({ through }: Asking): StorageReference | undefined {
+  return through === undefined ? undefined : { through };
 }
 
 /** The newest operation on the checkpoint that has not ended. */

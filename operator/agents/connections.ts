@@ -23,7 +23,10 @@ export interface Callee {
   readonly ip: string;
 }
 
-export type CalledClient = Pick<AgentClient, 'listOperations' | 'getCheckpoint' | 'deleteCheckpoint' | 'close'>;
+export type CalledClient = Pick<
+  AgentClient,
+  'listOperations' | 'listCheckpoints' | 'getCheckpoint' | 'deleteCheckpoint' | 'close'
+>;
 
 /** Connections to agents, one for each pod. */
 export interface Connections {

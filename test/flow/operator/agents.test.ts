@@ -145,6 +145,18 @@ describe('agents that can be asked', () => {
     });
   });
 
+  it('list the versions of a checkpoint', async () => {
+    expect(await agents.versions(NAMESPACE, 'ckpt', { signal })).toEqual({ result: 'listed', versions: [] });
+    for (const [id, version] of [
+      ['ckpt', '1'],
+      ['ckpt', '2'],
+      ['other', '1'],
+    ] as const)
+      agent.fake.artifacts.set(`${id}/${version}`, { ...artifactOf(NAMESPACE, id), version });
+    expect(await agents.versions(NAMESPACE, 'ckpt', { signal })).toEqual({ result: 'listed', versions: ['1', '2'] });
+    expect(await agents.versions(NAMESPACE, 'ckpt', { node: 'node-9', signal })).toMatchObject({ result: 'unknown' });
+  });
+
   it('delete an artifact, unless it is read or not there', async () => {
     const asking = { signal, waitSeconds: 0 };
     expect(await agents.deleteArtifact(ARTIFACT, asking)).toEqual({ result: 'absent' });

@@ -146,6 +146,7 @@ export function scriptedAgents(script: Partial<Agents> = {}): Agents {
   return {
     progressOf: () => Promise.resolve(undefined),
     artifact: () => Promise.resolve({ result: 'complete' }),
+    versions: () => Promise.resolve({ result: 'listed', versions: [] }),
     deleteArtifact: () => Promise.resolve({ result: 'absent' }),
     ...script,
   };
