@@ -9,6 +9,12 @@ export const LABELS = {
   jobName: 'batch.kubernetes.io/job-name',
   /** On worker pods: which generation of its deployment they are. */
   workerHash: 'nvidia.com/dynamo-worker-hash',
+  /** On what is made for a DynamoGraphDeployment, the next three too: its name, the service, the type of that, and their namespace of Dynamo. */
+  graph: 'nvidia.com/dynamo-graph-deployment-name',
+  component: 'nvidia.com/dynamo-component',
+  componentType: 'nvidia.com/dynamo-component-type',
+  dynamoNamespace: 'nvidia.com/dynamo-namespace',
+  managedBy: 'app.kubernetes.io/managed-by',
 } as const;
 
 export const ANNOTATIONS = {
@@ -36,6 +42,11 @@ export const ANNOTATIONS = {
   restoreCandidate: 'nvidia.com/dynamo-checkpoint-restore-candidate',
   checkpointName: 'nvidia.com/dynamo-checkpoint-name',
   startupPolicy: 'nvidia.com/dynamo-checkpoint-startup-policy',
+  /** Ours, on a service of a DynamoGraphDeployment or on all of it: `Wait` or `ColdStart`, what its workers do where the checkpoint they wait for failed. */
+  failedFallback: 'nvidia.com/dynamo-checkpoint-failed-fallback',
+  /** Ours, on a Deployment of the plain rollout: digest of what was last written, and how its worker generation was started. */
+  rolloutApplied: 'nvidia.com/snapshot-rollout-applied',
+  rolloutStarted: 'nvidia.com/snapshot-rollout-started',
 } as const;
 
 /** Annotations of restore targets, one of each for every target container: the container's name follows the dot. */

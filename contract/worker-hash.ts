@@ -25,10 +25,12 @@ export function workerHash(template: HashedTemplate): string {
   const label = template.metadata?.labels?.[LABELS.workerHash];
   if (label) return label;
   const spec = Object.entries(template.spec ?? {}).filter(([key]) => !ASSIGNED.has(key));
-  return createHash('sha256')
-    .update(canonical(Object.fromEntries(spec)))
-    .digest('hex')
-    .slice(0, DIGITS);
+  return canonicalHash(Object.fromEntries(spec));
+}
+
+/** 16 hex digits that are the same for the same JSON, in whatever order its maps were written. */
+export function canonicalHash(value: unknown): string {
+  return createHash('sha256').update(canonical(value)).digest('hex').slice(0, DIGITS);
 }
 
 function canonical(value: unknown): string {

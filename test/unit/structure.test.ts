@@ -56,6 +56,7 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
   'operator/agents': { values: ['operator/control', 'contract'] },
   'operator/control': { values: ['contract', 'kube'] },
   'operator/webhook': { values: ['operator/control', 'contract', 'kube'] },
+  'operator/graph': { values: ['operator/control', 'contract', 'kube'] },
   contract: { values: [], types: ['kube'] },
   kube: { values: [] },
   'snapshotctl/main.ts': { values: ['snapshotctl/cli.ts', 'snapshotctl/terminal.ts'] },

@@ -1,0 +1,153 @@
+import { ANNOTATIONS, LABELS } from '../../contract/keys.ts';
+import { legalName } from '../../contract/operator-names.ts';
+import { type Placeholder, restorePod } from '../../contract/restore-pod.ts';
+import { ShapingError } from '../../contract/shaping-error.ts';
+import type { StorageSource } from '../../contract/storage-volume.ts';
+import { canonicalHash } from '../../contract/worker-hash.ts';
+import type { PodSpec } from '../../kube/objects.ts';
+import type { NewObject } from '../control/object-writer.ts';
+import { MANAGER, ownerOf, withoutSwitches } from './automatic.ts';
+import {
+  type Component,
+  type ComponentTemplate,
+  componentLabels,
+  componentTemplate,
+  generationOf,
+  isWorker,
+  MAIN,
+  selectorLabels,
+} from './component.ts';
+import { startedText } from './deployment.ts';
+import type { Start, Started } from './start.ts';
+
+/** Where the original's frontend listens. */
+const FRONTEND_PORT = 8000;
+
+/** How pods are shaped for a restore. */
+export interface Shaping {
+  /** Profile of the node that the source ran under; undefined leaves what the pod says. */
+  readonly seccompProfile: string | undefined;
+  readonly placeholder: Placeholder;
+  /** Gives a worker with a checkpoint what its checkpoint Job has as well: both must have the same mounts and variables. */
+  readonly workerDefaults: (spec: PodSpec, targets: readonly string[], component: Component) => PodSpec;
+}
+
+/** What the Deployment of a service should be. */
+export interface Wish {
+  readonly name: string;
+  readonly replicas: number;
+  /** Undefined: its workers were not started yet. */
+  readonly started: Started | undefined;
+  readonly labels: Readonly<Record<string, string>>;
+  /** Undefined: the one that is there stays. */
+  readonly template: ComponentTemplate | undefined;
+}
+
+/** The name of a service's Deployment, and of its Service: that of the original, where no other service of the object has the same. */
+export function deploymentName({ graph, name }: Component): string {
+  const lower = (text: string) => text.toLowerCase();
+  const isOnlyOne = Object.keys(graph.spec.services).filter((one) => lower(one) === lower(name)).length === 1;
+  return legalName(`${graph.metadata.name}-${isOnlyOne ? lower(name) : name}`);
+}
+
+/** What is wanted of a service's Deployment. `storage`: needed to restore. Throws ShapingError. */
+export function wishOf(component: Component, start: Start, shaping: Shaping, storage?: StorageSource): Wish {
+  const { replicas = 1 } = component.service;
+  const isHeld = start.kind === 'held';
+  const labels = { ...component.service.labels, ...componentLabels(component), [LABELS.managedBy]: MANAGER };
+  return {
+    name: deploymentName(component),
+    replicas: isHeld ? 0 : replicas,
+    started: isHeld ? undefined : { generation: generationOf(component), as: isRestored(start) ? 'restored' : 'cold' },
+    labels,
+    template: start.kind === 'kept' ? undefined : startTemplate(component, start, shaping, storage),
+  };
+}
+
+const isRestored = ({ kind }: Start) => kind === 'restored' || kind === 'kept';
+
+function startTemplate(
+  component: Component,
+  start: Start,
+  shaping: Shaping,
+  storage?: StorageSource,
+): ComponentTemplate {
+  const { metadata, spec } = componentTemplate(component);
+  const annotations = withoutSwitches(metadata.annotations);
+  const plain = { metadata: { ...metadata, annotations }, spec };
+  if (component.service.checkpoint?.enabled !== true || !isWorker(component)) return plain;
+  const targets =
+    start.kind === 'restored' ? start.targets : [component.service.checkpoint.job?.targetContainerName ?? MAIN];
+  const worker = { ...plain, spec: shaping.workerDefaults(spec, targets, component) };
+  if (start.kind === 'candidate') return candidate(worker, start);
+  if (start.kind !== 'restored') return worker;
+  if (storage === undefined) throw new ShapingError('where the artifacts are is not known');
+  const { id: checkpointId, version } = start;
+  const { seccompProfile, placeholder } = shaping;
+  return restorePod(worker, { checkpointId, version, targets, storage, seccompProfile, placeholder });
+}
+
+function candidate(
+  { metadata, spec }: ComponentTemplate,
+  { checkpoint, policy }: Start & { kind: 'candidate' },
+): ComponentTemplate {
+  const stamps = {
+    [ANNOTATIONS.restoreCandidate]: 'true',
+    [ANNOTATIONS.checkpointName]: checkpoint,
+    [ANNOTATIONS.startupPolicy]: policy,
+  };
+  return { metadata: { ...metadata, annotations: { ...metadata.annotations, ...stamps } }, spec };
+}
+
+/** What stands for labels and template of a wish: the server fills in so much that its object cannot be compared. */
+export function appliedHash({ labels, template }: Wish): string {
+  return canonicalHash({ labels, template });
+}
+
+/** The annotations that a wish leaves at the Deployment, for the next look at it. */
+export function wishMarks(wish: Wish): Record<string, string | undefined> {
+  const { started } = wish;
+  return {
+    ...(wish.template === undefined ? {} : { [ANNOTATIONS.rolloutApplied]: appliedHash(wish) }),
+    [ANNOTATIONS.rolloutStarted]: started && startedText(started),
+  };
+}
+
+/** The Deployment itself, as it is made. */
+export function deploymentObject(component: Component, wish: Wish): NewObject {
+  const { name, replicas, labels, template } = wish;
+  const annotations = Object.fromEntries(Object.entries(wishMarks(wish)).filter(([, value]) => value !== undefined));
+  return {
+    apiVersion: 'apps/v1',
+    kind: 'Deployment',
+    metadata: {
+      name,
+      namespace: component.graph.metadata.namespace,
+      labels,
+      annotations,
+      ownerReferences: [ownerOf(component)],
+    },
+    spec: { replicas, selector: { matchLabels: selectorLabels(component) }, template },
+  };
+}
+
+/** The Service by which a frontend is reached; undefined for other components. Throws ShapingError. */
+export function serviceObject(component: Component): (NewObject & { readonly spec: object }) | undefined {
+  if (component.service.componentType !== 'frontend') return undefined;
+  const { ports = [] } = componentTemplate(component).spec.containers.find((one) => one.name === MAIN) ?? {};
+  const port = (ports.find((one) => one.name === 'http') ?? ports[0])?.containerPort ?? FRONTEND_PORT;
+  const labels = { ...componentLabels(component), [LABELS.managedBy]: MANAGER };
+  const { namespace } = component.graph.metadata;
+  return {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name: deploymentName(component), namespace, labels, ownerReferences: [ownerOf(component)] },
+    spec: {
+      selector: selectorLabels(component),
+      ports: [{ name: 'http', port, targetPort: port, protocol: 'TCP' }],
+    },
+  };
+}
+
+/** `status.state`, in the words of the original. */
+export type GraphState = 'pending' | 'successful' | 'failed';
