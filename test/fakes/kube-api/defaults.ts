@@ -37,10 +37,23 @@ const JOB: Json = {
   podReplacementPolicy: 'TerminatingOrFailed',
 };
 
+const DEPLOYMENT: Json = {
+  replicas: 1,
+  strategy: { type: 'RollingUpdate', rollingUpdate: { maxUnavailable: '25%', maxSurge: '25%' } },
+  revisionHistoryLimit: 10,
+  progressDeadlineSeconds: 600,
+};
+
 /** A new object with the fields that a real server fills in. */
 export function withDefaults(object: KubeObject): KubeObject {
   if (object.kind === 'Pod') return { ...object, spec: { ...ADMITTED, ...podSpec(object.spec) } };
+  if (object.kind === 'Deployment') return deployment(object);
   return object.kind === 'Job' ? job(object) : object;
+}
+
+function deployment({ spec = {}, ...rest }: KubeObject): KubeObject {
+  const template = (spec['template'] ?? {}) as { spec?: Json };
+  return { ...rest, spec: { ...DEPLOYMENT, ...spec, template: { ...template, spec: podSpec(template.spec) } } };
 }
 
 function podSpec(spec: Json = {}): Json {

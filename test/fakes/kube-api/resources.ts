@@ -176,6 +176,18 @@ export const RESOURCES = {
     bookmark: {},
     selectableFields: [],
   },
+  /** Nothing is reached through them, and they get no address. */
+  services: {
+    group: '',
+    plural: 'services',
+    kind: 'Service',
+    hasStatus: true,
+    createsOnPut: false,
+    needsVersionOnPut: false,
+    hasGeneration: false,
+    bookmark: {},
+    selectableFields: [],
+  },
   configmaps: {
     group: '',
     plural: 'configmaps',

@@ -22,8 +22,8 @@
  * await api.close();
  * ```
  *
- * Served: pods (+exec), jobs, deployments (each with status), leases, events (core and events.k8s.io); secrets, daemonsets, persistentvolumeclaims
- * and configmaps as they are sent; mutatingwebhookconfigurations, whose webhooks are called for pods that are created over HTTP (not by
+ * Served: pods (+exec), jobs, deployments (each with status), leases, events (core and events.k8s.io); secrets, daemonsets,
+ * persistentvolumeclaims, services and configmaps as they are sent; mutatingwebhookconfigurations, whose webhooks are called for pods that are created over HTTP (not by
  * `put`); custom resources, with the option `definitions`. get, list, watch, create, update, delete, and patch as JSON patch, merge and
  * strategic merge patch. With the option `collectsGarbage`, what is owned goes after its owner. Not served: server-side apply, collections
  * of deletes, eviction, protobuf.

@@ -42,6 +42,7 @@ export function causesOf(resource: Resource, object: KubeObject, previous?: Kube
   causes.push(...annotationCauses(object.metadata.annotations ?? {}));
   causes.push(...labelCauses(object.metadata.labels ?? {}));
   if (resource.kind === 'Pod') causes.push(...podCauses(object));
+  if (resource.kind === 'Deployment') causes.push(...deploymentCauses(object, previous));
   if (resource.kind === 'Lease') causes.push(...leaseCauses(object));
   if (resource.kind === 'Event') causes.push(...eventCauses(object));
   return causes;
@@ -130,6 +131,24 @@ function podCauses({ spec, status }: KubeObject): Cause[] {
       return problem === undefined ? [] : [badValue(`status.conditions[${index}].Type`, String(type), problem)];
     }),
   ];
+}
+
+/** Its pods must be those that it selects, for ever. */
+function deploymentCauses({ spec }: KubeObject, previous?: KubeObject): Cause[] {
+  const { selector, template } = asMap(spec) as { selector?: Json; template?: { metadata?: { labels?: Json } } };
+  const wanted = Object.entries(asMap(selector?.['matchLabels']));
+  const labels = template?.metadata?.labels ?? {};
+  if (selector === undefined)
+    return [{ reason: 'FieldValueRequired', message: 'Required value', field: 'spec.selector' }];
+  if (wanted.some(([key, value]) => labels[key] !== value))
+    return [
+      wrong(
+        'spec.template.metadata.labels',
+        `Invalid value: ${JSON.stringify(labels)}: \`selector\` does not match template \`labels\``,
+      ),
+    ];
+  const isMoved = previous !== undefined && !isDeepStrictEqual(selector, previous.spec?.['selector']);
+  return isMoved ? [wrong('spec.selector', `Invalid value: ${JSON.stringify(selector)}: field is immutable`)] : [];
 }
 
 function leaseCauses({ spec }: KubeObject): Cause[] {
