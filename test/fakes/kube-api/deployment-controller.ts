@@ -1,5 +1,6 @@
 /** What the controllers of Deployments and ReplicaSets do, as far as it can be seen of pods and status. Pods belong to the Deployment itself. */
 import { createHash } from 'node:crypto';
+import { setImmediate } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { Json, KubeObject } from './resources.ts';
 import type { KubeApi } from './server.ts';
@@ -21,6 +22,8 @@ export function runDeployments(api: KubeApi): () => void {
     looks.set(key, mine);
     while (mine.isDue && !isOver) {
       mine.isDue = false;
+      // In the background: the watches are told of a change before what it leads to.
+      await setImmediate();
       await reconcile(api, key);
     }
     looks.delete(key);
