@@ -6,7 +6,7 @@ import { workerHash } from '../../contract/worker-hash.ts';
 import type { Container, EnvVar, ObjectMeta, PodSpec } from '../../kube/objects.ts';
 import { containerResources } from './resources.ts';
 
-export type Service = DynamoGraphDeployment['spec']['services'][string];
+type Service = DynamoGraphDeployment['spec']['services'][string];
 
 /** One service of a DynamoGraphDeployment. */
 export interface Component {

@@ -31,7 +31,7 @@ export interface Facts {
 }
 
 /** How the checkpoint of a service stands, in one word of CamelCase and a sentence. */
-export interface Word {
+interface Word {
   readonly isReady: boolean;
   readonly reason: string;
   readonly message: string;
@@ -210,7 +210,7 @@ function guarded(component: Component, outcome: () => Outcome): Outcome {
 }
 
 /** The service's own word, else the object's, else the configuration's. Other words mean nothing. */
-export function fallbackOf({
+function fallbackOf({
   component: { graph, service },
   failedFallback,
 }: Pick<Facts, 'component' | 'failedFallback'>): FailedFallback {

@@ -8,7 +8,7 @@ import { amendObject, ensureObject, isOwnedBy } from '../control/object-writer.t
 import { MANAGER } from './automatic.ts';
 import type { Component } from './component.ts';
 import { DEPLOYMENTS, type Deployment, isOfRollout, readDeployment } from './deployment.ts';
-import { deploymentObject, serviceObject, type Wish, wishMarks } from './rollout.ts';
+import { deploymentObject, serviceName, serviceObject, type Wish, wishMarks } from './rollout.ts';
 
 const SERVICES = { group: '', version: 'v1', plural: 'services' } as const;
 
@@ -140,7 +140,7 @@ async function removeService(
   { namespace, name, ownerReferences = [] }: ObjectMeta,
   signal: AbortSignal,
 ): Promise<void> {
-  const path = resourcePath(SERVICES, namespace, name);
+  const path = resourcePath(SERVICES, namespace, serviceName(name));
   try {
     const { metadata } = await client.request<{ readonly metadata: ObjectMeta }>({ method: 'GET', path, signal });
     const isOurs =

@@ -43,11 +43,16 @@ export interface Wish {
   readonly template: ComponentTemplate | undefined;
 }
 
-/** The name of a service's Deployment, and of its Service: that of the original, where no other service of the object has the same. */
+/** The name of a service's Deployment: that of the original, where no other service of the object has the same. Pods cannot have dots in theirs. */
 export function deploymentName({ graph, name }: Component): string {
   const lower = (text: string) => text.toLowerCase();
   const isOnlyOne = Object.keys(graph.spec.services).filter((one) => lower(one) === lower(name)).length === 1;
-  return legalName(`${graph.metadata.name}-${isOnlyOne ? lower(name) : name}`);
+  return legalName(`${graph.metadata.name}-${isOnlyOne ? lower(name) : name}`.replaceAll('.', '_'));
+}
+
+/** The name of the Service of a frontend, which must begin with a letter. */
+export function serviceName(deployment: string): string {
+  return /^[a-z]/.test(deployment) ? deployment : legalName(`frontend-${deployment}`);
 }
 
 /** What is wanted of a service's Deployment. `storage`: needed to restore. Throws ShapingError. */
@@ -141,7 +146,12 @@ export function serviceObject(component: Component): (NewObject & { readonly spe
   return {
     apiVersion: 'v1',
     kind: 'Service',
-    metadata: { name: deploymentName(component), namespace, labels, ownerReferences: [ownerOf(component)] },
+    metadata: {
+      name: serviceName(deploymentName(component)),
+      namespace,
+      labels,
+      ownerReferences: [ownerOf(component)],
+    },
     spec: {
       selector: selectorLabels(component),
       ports: [{ name: 'http', port, targetPort: port, protocol: 'TCP' }],

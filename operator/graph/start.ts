@@ -5,7 +5,7 @@ export interface Failure {
 }
 
 /** How the workers of a generation came to run. */
-export type StartedAs = 'cold' | 'restored';
+type StartedAs = 'cold' | 'restored';
 
 export interface Started {
   /** Of workers, as its hash. */
@@ -13,7 +13,7 @@ export interface Started {
   readonly as: StartedAs;
 }
 
-export type StartupPolicy = 'Immediate' | 'WaitForCheckpoint';
+type StartupPolicy = 'Immediate' | 'WaitForCheckpoint';
 
 /** What the workers of a service do. */
 export type Start =

@@ -12,14 +12,14 @@ export const WORKER = 'VllmDecodeWorker';
 const AT = `spec.services.${WORKER}`;
 
 /** What the API server sends, read. Throws where it is none of its kind. */
-export function reading<T>(read: (object: unknown) => ObjectRead<T>, object: unknown): T {
+function reading<T>(read: (object: unknown) => ObjectRead<T>, object: unknown): T {
   const found = read(object);
   if (found.result === 'read') return found.object;
   throw new Error(found.problem);
 }
 
 /** A copy of a manifest with other values at some paths. */
-export const changed = (object: Json, changes: Readonly<Record<string, unknown>>) =>
+const changed = (object: Json, changes: Readonly<Record<string, unknown>>) =>
   Object.entries(changes).reduce((copy, [path, value]) => altered(copy, path, value), object);
 
 /** The example of automatic checkpoints with other values at paths below its worker. */
