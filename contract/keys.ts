@@ -44,7 +44,7 @@ export const ANNOTATIONS = {
   startupPolicy: 'nvidia.com/dynamo-checkpoint-startup-policy',
   /** Ours, on a service of a DynamoGraphDeployment or on all of it: `Wait` or `ColdStart`, what its workers do where the checkpoint they wait for failed. */
   failedFallback: 'nvidia.com/dynamo-checkpoint-failed-fallback',
-  /** Ours, on a Deployment of the plain rollout: digest of what was last written, and how its worker generation was started. */
+  /** Ours, on a Deployment of the plain rollout: digest of what its template was made of, and how its worker generation was started. */
   rolloutApplied: 'nvidia.com/snapshot-rollout-applied',
   rolloutStarted: 'nvidia.com/snapshot-rollout-started',
 } as const;

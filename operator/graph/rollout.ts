@@ -16,6 +16,7 @@ import {
   isWorker,
   MAIN,
   selectorLabels,
+  writtenTemplate,
 } from './component.ts';
 import { startedText } from './deployment.ts';
 import type { Start, Started } from './start.ts';
@@ -39,8 +40,10 @@ export interface Wish {
   /** Undefined: its workers were not started yet. */
   readonly started: Started | undefined;
   readonly labels: Readonly<Record<string, string>>;
-  /** Undefined: the one that is there stays. */
+  /** Undefined: the one that is there stays, and so does `basis`. */
   readonly template: ComponentTemplate | undefined;
+  /** What the template was made of, as a hash: a newer operator may make more of it, and restarts no worker for that. */
+  readonly basis: string | undefined;
 }
 
 /** The name of a service's Deployment: that of the original, where no other service of the object has the same. Pods cannot have dots in theirs. */
@@ -66,7 +69,19 @@ export function wishOf(component: Component, start: Start, shaping: Shaping, sto
     started: isHeld ? undefined : { generation: generationOf(component), as: isRestored(start) ? 'restored' : 'cold' },
     labels,
     template: start.kind === 'kept' ? undefined : startTemplate(component, start, shaping, storage),
+    basis: start.kind === 'kept' ? undefined : basisOf(component, start, shaping, storage),
   };
+}
+
+function basisOf(component: Component, start: Start, shaping: Shaping, storage?: StorageSource): string {
+  const { componentType, dynamoNamespace, sharedMemory, checkpoint } = component.service;
+  const { metadata, spec } = writtenTemplate(component);
+  const { seccompProfile, placeholder } = shaping;
+  const written = { ...metadata, annotations: withoutSwitches(metadata.annotations), spec };
+  const { isEnabled, job } = { isEnabled: checkpoint?.enabled, job: checkpoint?.job?.targetContainerName };
+  const how = start.kind === 'held' ? { kind: start.kind } : start;
+  const restoring = start.kind === 'restored' ? { storage, seccompProfile, placeholder } : {};
+  return canonicalHash({ written, componentType, dynamoNamespace, sharedMemory, isEnabled, job, how, restoring });
 }
 
 const isRestored = ({ kind }: Start) => kind === 'restored' || kind === 'kept';
@@ -104,16 +119,11 @@ function candidate(
   return { metadata: { ...metadata, annotations: { ...metadata.annotations, ...stamps } }, spec };
 }
 
-/** What stands for labels and template of a wish: the server fills in so much that its object cannot be compared. */
-export function appliedHash({ labels, template }: Wish): string {
-  return canonicalHash({ labels, template });
-}
-
 /** The annotations that a wish leaves at the Deployment, for the next look at it. */
 export function wishMarks(wish: Wish): Record<string, string | undefined> {
-  const { started } = wish;
+  const { started, basis } = wish;
   return {
-    ...(wish.template === undefined ? {} : { [ANNOTATIONS.rolloutApplied]: appliedHash(wish) }),
+    ...(basis === undefined ? {} : { [ANNOTATIONS.rolloutApplied]: basis }),
     [ANNOTATIONS.rolloutStarted]: started && startedText(started),
   };
 }

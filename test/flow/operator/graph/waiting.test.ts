@@ -44,7 +44,7 @@ describe('WaitForCheckpoint', () => {
         annotations: { 'nvidia.com/snapshot-target-containers': 'main', 'nvidia.com/snapshot-artifact-version': '1' },
       },
       spec: {
-        containers: [{ name: 'main', command: ['snapshot-standby'] }],
+        containers: [{ name: 'main', command: ['/usr/local/bin/snapshot-standby'] }],
         volumes: expect.arrayContaining([
           { name: 'checkpoint-storage', persistentVolumeClaim: { claimName: 'snapshot-pvc' } },
         ]),

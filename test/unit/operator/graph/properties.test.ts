@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { automaticName } from '../../../../operator/graph/automatic.ts';
 import { decide } from '../../../../operator/graph/decide.ts';
-import { appliedHash, wishOf } from '../../../../operator/graph/rollout.ts';
+import { wishOf } from '../../../../operator/graph/rollout.ts';
 import { startOf } from '../../../../operator/graph/start.ts';
 import { autoGraph, automaticOf, componentOf, factsOf } from './samples.ts';
 import { SHAPING } from './shaping.ts';
@@ -36,7 +36,7 @@ describe('whatever a service says', () => {
           const decision = decide(factsOf(component, [automaticOf(component, status)]));
           const storage = { accessMode: 'agentMount', basePath: '/checkpoints', claim: 'pvc' } as const;
           const wish = wishOf(component, decision.start, SHAPING, storage);
-          return { decision, wish, hash: appliedHash(wish), id: automaticName(component).id };
+          return { decision, wish, hash: wish.basis, id: automaticName(component).id };
         };
         const [one, again, other] = [look(1), look(1), look(replicas)];
         expect(again).toEqual(one);

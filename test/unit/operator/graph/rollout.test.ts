@@ -3,7 +3,6 @@ import type { DynamoGraphDeployment } from '../../../../contract/dynamo-graph-de
 import { generationOf, selectorLabels } from '../../../../operator/graph/component.ts';
 import { isOfRollout, isRolledOut, startedOf } from '../../../../operator/graph/deployment.ts';
 import {
-  appliedHash,
   deploymentName,
   deploymentObject,
   serviceName,
@@ -16,8 +15,8 @@ import { autoGraph, componentOf, deployment, WORKER } from './samples.ts';
 import { SHAPING } from './shaping.ts';
 
 const STORAGE = { accessMode: 'podMount', basePath: '/checkpoints', claim: 'snapshot-pvc' } as const;
-const CANDIDATE: Start = { kind: 'candidate', checkpoint: 'checkpoint-1', policy: 'Immediate' };
-const RESTORED: Start = { kind: 'restored', id: 'abc', version: '2', targets: ['main'] };
+const CANDIDATE = { kind: 'candidate', checkpoint: 'checkpoint-1', policy: 'Immediate' } as const;
+const RESTORED = { kind: 'restored', id: 'abc', version: '2', targets: ['main'] } as const;
 const worker = componentOf(autoGraph());
 const frontend = componentOf(autoGraph(), 'Frontend');
 const wish = (start: Start, component = worker) => wishOf(component, start, SHAPING, STORAGE);
@@ -59,7 +58,7 @@ describe('the wish for a Deployment', () => {
         },
       },
       spec: {
-        containers: [{ command: ['snapshot-standby'], volumeMounts: expect.any(Array) }],
+        containers: [{ command: ['/usr/local/bin/snapshot-standby'], volumeMounts: expect.any(Array) }],
         securityContext: { seccompProfile: { localhostProfile: 'profiles/block-iouring.json' } },
       },
     });
@@ -99,13 +98,28 @@ describe('the wish for a Deployment', () => {
     expect(template?.metadata.annotations).toEqual({ kept: 'yes' });
   });
 
-  it('has a hash that changes with template and labels alone', () => {
-    const of = (changes: Readonly<Record<string, unknown>>, start: Start = CANDIDATE) =>
-      appliedHash(wish(start, componentOf(autoGraph(changes))));
+  it('has a basis that changes with what is asked for, and not with what this operator makes of it', () => {
+    const of = (changes: Readonly<Record<string, unknown>>, start: Start = CANDIDATE, shaping = SHAPING) =>
+      wishOf(componentOf(autoGraph(changes)), start, shaping, STORAGE).basis;
     const base = of({});
     expect(of({ replicas: 5 })).toBe(base);
-    const others = [of({ labels: { a: 'b' } }), of({ 'extraPodSpec.mainContainer.image': 'vllm:2' }), of({}, RESTORED)];
-    expect(new Set([base, ...others]).size).toBe(4);
+    expect(of({ annotations: { 'nvidia.com/dynamo-checkpoint-failed-fallback': 'Wait' } })).toBe(base);
+    expect(of({}, CANDIDATE, { ...SHAPING, workerDefaults: (spec) => spec, placeholder: 'sleep' })).toBe(base);
+    const failure = { reason: 'R', message: 'm' };
+    expect(of({}, { kind: 'held', failure })).toBe(of({}, { kind: 'held', failure: undefined }));
+    const others = [
+      of({ labels: { a: 'b' } }),
+      of({ annotations: { a: 'b' } }),
+      of({ componentType: 'decode' }),
+      of({ dynamoNamespace: 'other' }),
+      of({ 'extraPodSpec.mainContainer.image': 'vllm:2' }),
+      of({}, { ...CANDIDATE, policy: 'WaitForCheckpoint' }),
+      of({}, { kind: 'cold' }),
+      of({}, RESTORED),
+      of({}, { ...RESTORED, version: '3' }),
+      of({}, RESTORED, { ...SHAPING, placeholder: 'sleep' }),
+    ];
+    expect(new Set([base, ...others]).size).toBe(1 + others.length);
   });
 });
 
