@@ -25,7 +25,7 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
   },
   'doors.ts': { values: ['api', 'operations', 'contract'], types: ['config.ts'] },
   'agent.ts': { values: ['errors.ts', 'operations', 'plan', 'contract', 'kube'], types: ['watch'] },
-  api: { values: ['errors.ts', 'contract', 'operations'], types: ['store'] },
+  api: { values: ['errors.ts', 'contract', 'kube', 'operations'], types: ['store'] },
   cluster: {
     values: ['config.ts', 'errors.ts', 'contract', 'kube', 'operations', 'store', 'watch'],
     types: ['api', 'host', 'plan'],
