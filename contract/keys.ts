@@ -38,6 +38,10 @@ export const ANNOTATIONS = {
   retry: 'nvidia.com/dynamo-checkpoint-retry',
   /** Ours, on a DynamoCheckpoint: `true` starts its worker by `cuda-checkpoint --launch-job`. */
   wrapLaunchJob: 'nvidia.com/snapshot-cuda-checkpoint-wrap',
+  /** Ours, on a DynamoCheckpoint whose artifacts go with it: the versions that it had, separated by commas. */
+  artifactVersions: 'nvidia.com/snapshot-artifact-versions',
+  /** Ours, on a cleanup Job: the uid of the DynamoCheckpoint that it works for. */
+  cleanupFor: 'nvidia.com/snapshot-cleanup-for',
   /** On the pod template of a worker, the next two too: its new pods are restored once the checkpoint is ready. */
   restoreCandidate: 'nvidia.com/dynamo-checkpoint-restore-candidate',
   checkpointName: 'nvidia.com/dynamo-checkpoint-name',

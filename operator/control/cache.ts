@@ -24,6 +24,8 @@ export interface CacheOptions<T> {
   /** Of the collection, e.g. `/apis/batch/v1/jobs`. */
   readonly path: string;
   readonly labelSelector?: string;
+  /** Objects of others are left out; empty, or left out: all are kept. */
+  readonly namespaces?: readonly string[];
   /** Plural, for log and metrics. */
   readonly resource: string;
   /** What is kept of an object. It must not throw: a malformed object is a value too, and somebody must be told of it. */
@@ -130,8 +132,9 @@ export class ObjectCache<T> {
   }
 
   #project(object: unknown): Cached<T> | undefined {
-    const { resource, read, log } = this.#options;
+    const { resource, read, log, namespaces = [] } = this.#options;
     const { success, data } = objectMeta.safeParse((object as { metadata?: unknown } | null)?.metadata);
+    if (success && namespaces.length > 0 && !namespaces.includes(data.namespace)) return undefined;
     if (success) return { key: `${data.namespace}/${data.name}`, meta: data, value: read(object) };
     log.warn({ resource }, 'what the Kubernetes API sent is no object, and is left out');
     return undefined;

@@ -1,0 +1,37 @@
+import { ANNOTATIONS, DEFAULT_ARTIFACT_VERSION } from '../../contract/keys.ts';
+import type { ObjectMeta } from '../../contract/object-meta.ts';
+
+/** Keeps a DynamoCheckpoint until its artifacts are deleted. */
+export const FINALIZER = 'nvidia.com/snapshot-artifacts';
+
+export interface Policy {
+  readonly artifacts: 'Delete' | 'Retain';
+  /** The annotation says something else than the two: then nothing is deleted. */
+  readonly problem?: string;
+}
+
+type Noted = Pick<ObjectMeta, 'annotations'>;
+
+/** What becomes of the artifacts when the object is deleted: what its annotation says, else Delete for automatic ones alone. */
+export function policyOf({ annotations = {} }: Noted): Policy {
+  const said = annotations[ANNOTATIONS.deletionPolicy]?.trim() ?? '';
+  if (said === 'Delete' || said === 'Retain') return { artifacts: said };
+  if (said !== '')
+    return {
+      artifacts: 'Retain',
+      problem: `annotation ${ANNOTATIONS.deletionPolicy} "${said}" is neither Delete nor Retain: artifacts are kept`,
+    };
+  return { artifacts: annotations[ANNOTATIONS.autoCheckpoint] === 'true' ? 'Delete' : 'Retain' };
+}
+
+/** The artifact version that the object asks for. */
+export function versionOf({ annotations = {} }: Noted): string {
+  return annotations[ANNOTATIONS.artifactVersion]?.trim() || DEFAULT_ARTIFACT_VERSION;
+}
+
+/** Every version that the object had, the one that it asks for last. */
+export function versionsOf(meta: Noted): readonly string[] {
+  const noted = (meta.annotations?.[ANNOTATIONS.artifactVersions] ?? '').split(',').filter((text) => text !== '');
+  const now = versionOf(meta);
+  return [...new Set([...noted.filter((version) => version !== now), now])];
+}
