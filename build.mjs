@@ -5,7 +5,12 @@ import { writeFile } from 'node:fs/promises';
 import { build } from 'esbuild';
 
 const { metafile } = await build({
-  entryPoints: { 'agent/snapshot-agent': 'agent/main.ts', 'snapshotctl/snapshotctl': 'snapshotctl/main.ts' },
+  entryPoints: {
+    'agent/snapshot-agent': 'agent/main.ts',
+    'operator/snapshot-cleanup': 'operator/cleanup/main.ts',
+    'operator/snapshot-operator': 'operator/main.ts',
+    'snapshotctl/snapshotctl': 'snapshotctl/main.ts',
+  },
   outdir: 'dist',
   outExtension: { '.js': '.mjs' },
   bundle: true,
