@@ -8,7 +8,7 @@ const MAX_NAMES = 1_000;
 const MAX_DEPTH = 400;
 
 /** A name that is no way out of its directory. */
-export function isPlainName(name: string): boolean {
+function isPlainName(name: string): boolean {
   return name !== '' && name !== '.' && name !== '..' && !name.includes('/') && !name.includes('\0');
 }
 

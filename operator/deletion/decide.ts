@@ -54,7 +54,7 @@ export type Decision =
     };
 
 export type Release = 'deleted' | 'retained' | 'shared' | 'nothing';
-export type Wait = 'job' | 'agent' | 'reader' | 'cleanup' | 'foreign-job' | 'storage';
+type Wait = 'job' | 'agent' | 'reader' | 'cleanup' | 'foreign-job' | 'storage';
 
 /** What is due for a checkpoint's artifacts. */
 export function decide(checkpoint: DynamoCheckpoint, facts: Facts): Decision {

@@ -25,7 +25,7 @@ export function policyOf({ annotations = {} }: Noted): Policy {
 }
 
 /** The artifact version that the object asks for. */
-export function versionOf({ annotations = {} }: Noted): string {
+function versionOf({ annotations = {} }: Noted): string {
   return annotations[ANNOTATIONS.artifactVersion]?.trim() || DEFAULT_ARTIFACT_VERSION;
 }
 
