@@ -1,5 +1,5 @@
 # The images: with a container engine (BuildKit: Docker 23 or later, Podman, Buildah), or without one. docs/image.md says more.
-.PHONY: docker-build-agent docker-push-agent docker-build-placeholder docker-push-placeholder image-roots image-bill
+.PHONY: docker-build-agent docker-push-agent docker-build-operator docker-push-operator docker-build-placeholder docker-push-placeholder image-roots image-bill
 
 include deploy/images/versions.env
 
@@ -12,6 +12,7 @@ PLACEHOLDER_BASE ?= .cache/workload-base.tar
 
 IMAGE_VERSION := $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' package.json)
 AGENT_NAME = $(or $(IMG),snapshot-agent:$(IMAGE_VERSION))
+OPERATOR_NAME = $(or $(OPERATOR_IMG),snapshot-operator:$(IMAGE_VERSION))
 PLACEHOLDER_NAME = $(or $(PLACEHOLDER_IMG),snapshot-placeholder:$(IMAGE_VERSION))
 LABEL := --label org.opencontainers.image
 CREATED = $(LABEL).created=$(shell date -u +%Y-%m-%dT%H:%M:%SZ)
@@ -27,6 +28,12 @@ docker-build-agent: ## Builds the agent's image: IMG=name:tag; CRIU_REPO=, CRIU_
 docker-push-agent: ## Pushes the agent's image: IMG=registry/name:tag
 	$(call need,IMG,which image is to be pushed,registry/name:tag)$(CONTAINER_TOOL) push '$(IMG)'
 
+docker-build-operator: ## Builds the operator's image: OPERATOR_IMG=name:tag
+	$(BUILD_IMAGE) $(REVISION) $(CREATED) -f deploy/images/operator/Dockerfile -t '$(OPERATOR_NAME)' .
+
+docker-push-operator: ## Pushes the operator's image: OPERATOR_IMG=registry/name:tag
+	$(call need,OPERATOR_IMG,which image is to be pushed,registry/name:tag)$(CONTAINER_TOOL) push '$(OPERATOR_IMG)'
+
 docker-build-placeholder: ## Builds a placeholder image: PLACEHOLDER_BASE_IMG= the workload's image, PLACEHOLDER_IMG=name:tag
 	$(call need,PLACEHOLDER_BASE_IMG,which image the workload has today,registry/workload:tag)
 	$(call need,PLACEHOLDER_IMG,what the placeholder image is to be called,registry/placeholder:tag)
@@ -36,11 +43,12 @@ docker-build-placeholder: ## Builds a placeholder image: PLACEHOLDER_BASE_IMG= t
 docker-push-placeholder: ## Pushes a placeholder image: PLACEHOLDER_IMG=registry/name:tag
 	$(call need,PLACEHOLDER_IMG,which image is to be pushed,registry/placeholder:tag)$(CONTAINER_TOOL) push '$(PLACEHOLDER_IMG)'
 
-image-roots: setup build ## Makes both images without a container engine: .cache/images/*.tar; PLACEHOLDER_BASE= image archive or root directory
+image-roots: setup build ## Makes all images without a container engine: .cache/images/*.tar; PLACEHOLDER_BASE= image archive or root directory
 	deploy/images/make-image.sh agent '$(AGENT_NAME)' .cache/images/agent.tar .cache/agent-root
+	deploy/images/make-image.sh operator '$(OPERATOR_NAME)' .cache/images/operator.tar .cache/operator-root
 	deploy/images/make-image.sh placeholder '$(PLACEHOLDER_NAME)' .cache/images/placeholder.tar '$(PLACEHOLDER_BASE)'
 
-image-bill: build ## Prints what is in an image and its licences: IMAGE=agent or placeholder, BILL=licenses.txt or bom.json
+image-bill: build ## Prints what is in an image and its licences: IMAGE=agent, operator or placeholder, BILL=licenses.txt or bom.json
 	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && \
 	deploy/images/lay-out.sh '$(IMAGE)' . "$$work/added" $(if $(wildcard deploy/images/$(IMAGE)/packages.txt),'.cache/$(IMAGE)-root') && \
 	cat "$$work/added/usr/share/snapshot/$(BILL)"

@@ -23,5 +23,6 @@ mkdir "$added"
 "$here/$image/install.sh" "$tree" "$added"
 (cd "$tree" && node --import tsx "$here/bill/main.ts" "$image" "$tree" "$added" "${root[@]}")
 if [ ${#root[@]} = 1 ]; then
-  "$here/list-versions.sh" "${root[0]}" "$added/opt/snapshot-agent" >"$added/opt/snapshot-agent/versions.txt"
+  home=$added/opt/snapshot-$image
+  "$here/list-versions.sh" "${root[0]}" "$home" >"$home/versions.txt"
 fi

@@ -1,8 +1,9 @@
 #!/bin/bash
 # list-versions.sh ROOT HOME
 #
-# Prints what an image is made of, one `NAME VERSION` each line: the agent installed in HOME, CRIU and Node.js by the names one looks for,
-# then every package of the Debian root ROOT. An image carries this list as /opt/snapshot-agent/versions.txt.
+# Prints what an image is made of, one `NAME VERSION` each line: the program installed in HOME, CRIU (where it has one) and Node.js by the names
+# one looks for, then every package of the Debian root ROOT. An image carries this list as versions.txt in /opt/snapshot-agent, or
+# /opt/snapshot-operator.
 set -euo pipefail
 umask 022
 
@@ -21,12 +22,12 @@ version_of() {
   echo "$version"
 }
 
-echo "snapshot-agent $(sed -n 's/^  "version": "\(.*\)",$/\1/p' "$home/package.json")"
+echo "$(basename "$home") $(sed -n 's/^  "version": "\(.*\)",$/\1/p' "$home/package.json")"
 echo "debian $(cat "$root/etc/debian_version")"
 built=$root/usr/share/snapshot/criu-source.txt
 if [ -e "$built" ]; then
   echo "criu $(sed -n 's/^version //p' "$built") from $(sed -n 's/^repository //p' "$built") $(sed -n 's/^commit //p' "$built")"
-else
+elif grep -q '^criu ' <<<"$packages" || [ "$(basename "$home")" = snapshot-agent ]; then
   echo "criu $(version_of criu)"
 fi
 echo "node $(version_of nodejs)"

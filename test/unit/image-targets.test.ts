@@ -75,6 +75,17 @@ describe('docker-build-agent', () => {
   });
 });
 
+describe('docker-build-operator', () => {
+  it('builds with the base of versions.env, under a name of its own', () => {
+    const call = asked('docker-build-operator', 'OPERATOR_IMG=registry.example.com/operator:1');
+    expect(call.slice(0, 4)).toEqual(['1 docker', 'build', '--platform', 'linux/amd64']);
+    expect(valuesOf(call, '-f')).toEqual(['deploy/images/operator/Dockerfile']);
+    expect(valuesOf(call, '-t')).toEqual(['registry.example.com/operator:1']);
+    expect(valuesOf(call, '--build-arg')).toEqual(['BASE=debian:trixie-slim']);
+    expect(valuesOf(asked('docker-build-operator'), '-t')).toEqual([`snapshot-operator:${VERSION}`]);
+  });
+});
+
 describe('docker-build-placeholder', () => {
   const given = [
     'PLACEHOLDER_BASE_IMG=registry.example.com/vllm:1',
@@ -111,6 +122,7 @@ describe('docker-build-placeholder', () => {
 describe('the targets that push', () => {
   it('push what they are given', () => {
     expect(asked('docker-push-agent', 'IMG=r/agent:1')).toEqual([' docker', 'push', 'r/agent:1']);
+    expect(asked('docker-push-operator', 'OPERATOR_IMG=r/operator:1')).toEqual([' docker', 'push', 'r/operator:1']);
     expect(asked('docker-push-placeholder', 'PLACEHOLDER_IMG=r/placeholder:1')).toEqual([
       ' docker',
       'push',
@@ -118,7 +130,12 @@ describe('the targets that push', () => {
     ]);
   });
 
-  it.each(['docker-push-agent', 'docker-push-placeholder'])('%s wants to be told what', (target) => {
-    expect(refusal(target)).toMatch(new RegExp(`${target}: say which image is to be pushed with (PLACEHOLDER_)?IMG=`));
-  });
+  it.each(['docker-push-agent', 'docker-push-operator', 'docker-push-placeholder'])(
+    '%s wants to be told what',
+    (target) => {
+      expect(refusal(target)).toMatch(
+        new RegExp(`${target}: say which image is to be pushed with (PLACEHOLDER_|OPERATOR_)?IMG=`),
+      );
+    },
+  );
 });

@@ -23,7 +23,7 @@ function labelsOf(dockerfile: string): Record<string, string> {
 
 describe('the directory of images', () => {
   it('has those that are shipped', () => {
-    expect(images).toEqual(expect.arrayContaining(['agent', 'placeholder']));
+    expect(images).toEqual(expect.arrayContaining(['agent', 'operator', 'placeholder']));
   });
 
   it.each(images)('has all that the scripts ask of %s', (image) => {
@@ -50,7 +50,9 @@ describe('the directory of images', () => {
     expect(copied.length).toBeGreaterThan(0);
     expect(copied.filter((path) => !covered(path))).toEqual([]);
     // The programs that build.mjs bundles, with what they import.
-    expect(allowed).toEqual(expect.arrayContaining(['agent', 'snapshotctl', 'contract', 'kube', 'deploy/images']));
+    expect(allowed).toEqual(
+      expect.arrayContaining(['agent', 'operator', 'snapshotctl', 'contract', 'kube', 'deploy/images']),
+    );
   });
 
   it.each(images)('says in image.json of %s what its Dockerfile says, and the version of this package', (image) => {
@@ -58,6 +60,14 @@ describe('the directory of images', () => {
     expect(labelsOf(read(`${image}/Dockerfile`))).toMatchObject(Labels);
     const said = Object.entries(Labels).filter(([name]) => name.endsWith('version'));
     expect(said.map(([, version]) => version)).toEqual([VERSION]);
+  });
+});
+
+describe("the operator's image", () => {
+  it('runs as nobody in particular', () => {
+    const { User } = JSON.parse(read('operator/image.json')) as { User: string };
+    expect(User).toBe('65532:65532');
+    expect(lastStage(read('operator/Dockerfile'))).toContainEqual({ instruction: 'USER', rest: User });
   });
 });
 
