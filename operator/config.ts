@@ -31,6 +31,8 @@ const checkpoint = z.strictObject({
         .default(SECCOMP_PROFILE),
     })
     .prefault({}),
+  /** What runs in a restored container while it waits: `standby`, the program of placeholder images; `sleep`, in any image with a shell's sleep; `entrypoint`, the image's own. */
+  placeholder: z.enum(['standby', 'sleep', 'entrypoint']).default('standby'),
   /** What WaitForCheckpoint does once a checkpoint has failed: Wait for a retry, or ColdStart. */
   failedFallback: z.enum(['Wait', 'ColdStart']).default('Wait'),
 });
@@ -79,6 +81,10 @@ export const schema = z.strictObject({
     .strictObject({
       /** Whether services of DynamoGraphDeployments become Deployments: where nobody else makes them (auto), always (on), never (off). */
       rollout: z.enum(['auto', 'on', 'off']).default('auto'),
+      /** How long another controller has to show itself at a new object, with `auto`. */
+      settleSeconds: z.number().min(0).max(3_600).default(10),
+      /** Checkpoints of past generations that each service keeps; 0: none. */
+      keptGenerations: z.number().int().min(0).max(100).default(2),
     })
     .prefault({}),
   webhook: webhook.prefault({}).superRefine(({ certificateDays, authorityDays }, context) => {

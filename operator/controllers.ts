@@ -1,11 +1,26 @@
 import type { Logger } from 'pino';
+import { sharedMemory } from '../contract/dynamo-checkpoint.ts';
+import { DYNAMO_GRAPH_DEPLOYMENT } from '../contract/dynamo-graph-deployment.ts';
+import { type SharedMemory, withWorkerDefaults } from '../contract/worker-defaults.ts';
 import type { KubeClient } from '../kube/client.ts';
 import type { EventWriter } from '../kube/events.ts';
+import type { Agents } from './agents/agents.ts';
 import type { Metrics } from './api/metrics.ts';
 import type { Caches } from './caches.ts';
+import { runCheckpoints } from './checkpoint/controller.ts';
+import { newLeaseWatch } from './checkpoint/lease-watch.ts';
 import type { Config } from './config.ts';
-import { watchLeases } from './control/lease-watch.ts';
-import { type ArtifactDeleter, newDeletionController } from './deletion/controller.ts';
+import { newRecorder } from './control/recorder.ts';
+import { newDeletionController } from './deletion/controller.ts';
+import { FINALIZER } from './deletion/policy.ts';
+import type { Component } from './graph/component.ts';
+import { newGraphController } from './graph/controller.ts';
+import { seccompProfile, storageConfig } from './slices.ts';
+import { findStorage } from './storage/source.ts';
+import { newWebhookCertificates } from './webhook/certificates.ts';
+
+/** That of DynamoCheckpoints, which a source is made by. */
+const DEFAULT_SHARED_MEMORY = '8Gi';
 
 /** Something that works while this process leads. */
 interface Work {
@@ -14,9 +29,11 @@ interface Work {
 
 export interface ControllerParts {
   readonly config: Config;
+  /** Where the operator's own objects are. */
+  readonly namespace: string;
   readonly client: KubeClient;
   readonly caches: Caches;
-  readonly agents: ArtifactDeleter;
+  readonly agents: Agents;
   /** The image of the operator itself, where it is known. */
   readonly ownImage: string;
   readonly events: EventWriter;
@@ -24,16 +41,66 @@ export interface ControllerParts {
   readonly metrics: Metrics;
 }
 
-/** What the leader does: each of them until the signal aborts. */
+/** What the leader does. */
 export function newControllers(parts: ControllerParts): readonly Work[] {
-  const { config, client, caches, agents, ownImage, events, log, metrics } = parts;
+  const { checkpoint, webhook } = parts.config;
+  return [
+    deletion(parts),
+    graphs(parts),
+    ...(checkpoint.enabled ? [checkpoints(parts)] : []),
+    ...(webhook.enabled ? [certificates(parts)] : []),
+  ];
+}
+
+/** It goes on where checkpoints are disabled: nothing may wait for a finalizer that nobody takes away. */
+function deletion({ config, client, caches, agents, ownImage, events, log, metrics }: ControllerParts): Work {
   const { cleanupImage, cleanupUser, storage } = config.checkpoint;
-  const { parallel } = config.limits;
-  const deletion = newDeletionController({
-    config: { ...storage.pvc, cleanupImage: cleanupImage || ownImage, cleanupUser, parallel },
+  const leases = newLeaseWatch(client);
+  return newDeletionController({
+    config: { ...storage.pvc, cleanupImage: cleanupImage || ownImage, cleanupUser, parallel: config.limits.parallel },
     ...{ client, agents, events, log, checkpoints: caches.checkpoints },
-    isLeased: watchLeases(client),
+    isLeased: (place, signal) => leases.isActive(place, signal),
     metrics: { ...metrics.control, ...metrics.deletion },
   });
-  return [deletion];
+}
+
+function checkpoints({ config, client, caches, agents, events, log, metrics }: ControllerParts): Work {
+  const slice = { storage: storageConfig(config), seccomp: config.checkpoint.seccomp };
+  const { checkpoints: objects, jobs, sourcePods: pods } = caches;
+  const parts = { client, checkpoints: objects, jobs, pods, agents, config: slice, events, log };
+  const { parallel } = config.limits;
+  return { run: (signal) => runCheckpoints({ ...parts, parallel, metrics: metrics.control }, signal) };
+}
+
+function graphs({ config, client, caches, events, log, metrics }: ControllerParts): Work {
+  const { checkpoint, graph, namespaces } = config;
+  const storage = storageConfig(config);
+  return newGraphController({
+    ...{ client, log, metrics: metrics.control },
+    ...{ graphs: caches.graphs, checkpoints: caches.checkpoints, deployments: caches.deployments },
+    config: {
+      ...{ checkpointsEnabled: checkpoint.enabled, failedFallback: checkpoint.failedFallback, namespaces },
+      ...{ rollout: graph.rollout, settleMs: graph.settleSeconds * 1_000, keptGenerations: graph.keptGenerations },
+    },
+    shaping: {
+      ...{ seccompProfile: seccompProfile(config), placeholder: checkpoint.placeholder },
+      workerDefaults: (spec, targets, component) => withWorkerDefaults(spec, targets, sharedMemoryOf(component)),
+    },
+    storage: (namespace, signal) => findStorage(client, { namespace, config: storage }, signal),
+    finalizers: [FINALIZER],
+    events: newRecorder(events, DYNAMO_GRAPH_DEPLOYMENT),
+  });
+}
+
+/** As the checkpoint's Job has it: both must have the same mounts. */
+function sharedMemoryOf({ service }: Component): SharedMemory {
+  const said = service.checkpoint?.job?.sharedMemory ?? service['sharedMemory'];
+  return { size: DEFAULT_SHARED_MEMORY, ...sharedMemory.safeParse(said).data };
+}
+
+function certificates({ config: { webhook }, namespace, client, log, metrics }: ControllerParts): Work {
+  const { serviceName, secretName, configurationName, certificateDays, authorityDays } = webhook;
+  const service = { namespace, name: serviceName };
+  const config = { service, secretName, configurationName, certificateDays, authorityDays };
+  return newWebhookCertificates({ config, client, log, metrics: metrics.webhook });
 }

@@ -5,22 +5,26 @@ import { VERSION } from '../contract/version.ts';
 import { openKube } from '../kube/client.ts';
 import { newEventWriter } from '../kube/events.ts';
 import { startProbeEndpoint } from '../kube/probe-endpoint.ts';
-import { newMetrics } from './api/metrics.ts';
-import { newCaches } from './caches.ts';
+import { newAgents } from './agents/agents.ts';
+import { newConnections } from './agents/connections.ts';
+import { type Metrics, newMetrics } from './api/metrics.ts';
+import { follow, newCaches } from './caches.ts';
 import { type Config, ConfigError } from './config.ts';
 import { lead } from './control/leadership.ts';
-import { newControllers } from './controllers.ts';
+import { type ControllerParts, newControllers } from './controllers.ts';
+import { knownStorage, seccompProfile } from './slices.ts';
+import { type PodWebhook, startPodWebhook } from './webhook/pod-webhook.ts';
 
 export interface ServeInput {
   readonly config: Config;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly log: Logger;
-  /** Told where metrics and health are served, once they are. */
-  readonly onListening?: (port: number) => void;
+  /** Told where it listens, once it does. */
+  readonly onListening?: (ports: { readonly http: number; readonly webhook: number | undefined }) => void;
 }
 
-/** A second caller in a row asks for the lease as long as the first one renews it. */
-const RENEWALS_IN_A_LEASE = 7;
+/** Renewals in the life of a lease: one that is lost, or two, change nothing. */
+const RENEWALS = 7;
 
 /**
  * Starts everything in order, runs until the signal, stops in reverse. What it throws must end the process at once: nothing is waited for
@@ -36,8 +40,6 @@ export async function serve({ config, env, log, onListening }: ServeInput, signa
   const namespace = config.kubernetes.namespace || client.namespace;
   if (namespace === undefined)
     throw new ConfigError('kubernetes.namespace: is required, as neither a pod nor a kubeconfig says a namespace');
-  const holder = `${hostname()}_${randomUUID()}`;
-  const caches = newCaches({ client, namespaces: config.namespaces, log, metrics: metrics.control });
   const events = newEventWriter({
     client,
     source: { component: 'snapshot-operator' },
@@ -46,60 +48,94 @@ export async function serve({ config, env, log, onListening }: ServeInput, signa
       log.warn({ err, loss, reason, about: about.name }, 'Event is given up');
     },
   });
-  const readiness = () =>
-    signal.aborted ? ['the operator is being stopped'] : caches.missing().map((name) => `${name} were not read yet`);
+  const readiness = { now: (): readonly string[] => ['the operator is starting'] };
   const http = await startProbeEndpoint({
-    ...{ address: config.http.address, metrics: metrics.registry, health: { readiness }, log },
+    ...{ address: config.http.address, metrics: metrics.registry, log },
+    health: { readiness: () => readiness.now() },
   });
-  onListening?.(http.port);
-  // What goes wrong in one of these stops the others; the process ends anyway.
+  const { namespaces } = config;
+  const caches = newCaches({ client, namespaces, ownNamespace: namespace, log, metrics: metrics.control });
+  const connections = newConnections({ config: config.agents, pods: caches.agentPods });
+  const agents = newAgents({ pods: caches.agentPods, connections, log });
+  const work = {
+    config,
+    namespace,
+    client,
+    caches,
+    agents,
+    events,
+    log,
+    metrics,
+    ownImage: env['OPERATOR_IMAGE'] ?? '',
+  };
+  const webhook = config.webhook.enabled ? await openWebhook(work) : undefined;
+  onListening?.({ http: http.port, webhook: webhook?.port });
+  // What fails stops everything else, though nobody waits for the end of that.
   const failed = new AbortController();
   const stop = AbortSignal.any([signal, failed.signal]);
   const afterwards = new AbortController();
   const sending = events.run(afterwards.signal);
-  log.info({ version: VERSION, holder, namespaces: config.namespaces }, 'started');
-  const agents = noAgents;
-  const work = { config, client, caches, agents, events, log, metrics, ownImage: env['OPERATOR_IMAGE'] ?? '' };
-  const leading = lead(
-    {
-      client,
-      place: { namespace, name: config.leaderElection.leaseName },
-      holder,
-      log,
-      metrics: metrics.control,
-      ...timings(config),
-    },
-    async (leads) => {
-      await Promise.all(newControllers(work).map((each) => each.run(leads)));
-    },
-    stop,
-  );
+  const following = follow(caches, stop);
+  readiness.now = () => [
+    ...(signal.aborted ? ['the operator is being stopped'] : []),
+    ...following.missing().map((name) => `${name} were not read yet`),
+    ...(webhook?.readiness() ?? []),
+  ];
   try {
-    await Promise.all([caches.run(stop), leading]);
+    await Promise.all([following.ended, leadWith(work, stop)]);
   } catch (error) {
     failed.abort(error);
     afterwards.abort();
     throw error;
   }
+  await webhook?.stop();
   afterwards.abort();
   await sending;
+  connections.close();
   await http.stop();
   client.close();
   log.info('stopped');
 }
 
-/** A lease is renewed often enough that one lost call, or two, change nothing. */
-function timings({ leaderElection: { leaseSeconds } }: Config) {
+/** Waits for the leadership, and does the leader's work. Throws where it is lost. */
+async function leadWith(parts: ControllerParts, signal: AbortSignal): Promise<void> {
+  const { config, namespace, client, log, metrics } = parts;
+  const { leaseName, leaseSeconds } = config.leaderElection;
+  const holder = `${hostname()}_${randomUUID()}`;
+  const place = { namespace, name: leaseName };
+  log.info({ version: VERSION, holder, namespaces: config.namespaces }, 'started');
   const leaseMs = leaseSeconds * 1_000;
-  const often = leaseMs / RENEWALS_IN_A_LEASE;
-  return {
-    timings: {
-      ...{ durationSeconds: leaseSeconds, renewMs: often, retryMs: often },
-      ...{ timeoutMs: leaseMs / 3, giveUpMs: (leaseMs * 2) / 3, endMs: leaseMs / 5 },
-    },
+  const often = leaseMs / RENEWALS;
+  const timings = {
+    ...{ durationSeconds: leaseSeconds, renewMs: often, retryMs: often },
+    ...{ timeoutMs: leaseMs / 3, giveUpMs: (leaseMs * 2) / 3, endMs: leaseMs / 5 },
   };
+  await lead(
+    { client, place, holder, log, metrics: metrics.control, timings },
+    async (leads) => {
+      await Promise.all(newControllers(parts).map((each) => each.run(leads)));
+    },
+    signal,
+  );
 }
 
-const noAgents = {
-  deleteArtifact: () => Promise.resolve({ result: 'unknown' as const, why: 'no agent is connected' }),
-};
+function openWebhook({
+  config,
+  namespace,
+  client,
+  caches,
+  events,
+  log,
+  metrics,
+}: ControllerParts): Promise<PodWebhook> {
+  const { checkpoint, webhook, namespaces } = config;
+  return startPodWebhook({
+    config: {
+      ...{ enabled: checkpoint.enabled, namespaces, placeholder: checkpoint.placeholder },
+      ...{ seccompProfile: seccompProfile(config), listen: { port: webhook.port } },
+      ...{ service: { namespace, name: webhook.serviceName }, secretName: webhook.secretName },
+    },
+    ...{ client, checkpoints: caches.checkpoints, storage: knownStorage(config, caches.agentSets) },
+    ...{ events, log, metrics: metrics.webhook satisfies Metrics['webhook'] },
+  });
+}

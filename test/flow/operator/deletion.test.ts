@@ -3,7 +3,7 @@ import { ANNOTATIONS } from '../../../contract/keys.ts';
 import { idCheckpointJobName } from '../../../contract/names.ts';
 import { cleanupJobName } from '../../../contract/operator-names.ts';
 import { newEventWriter } from '../../../kube/events.ts';
-import { watchLeases } from '../../../operator/control/lease-watch.ts';
+import { newLeaseWatch } from '../../../operator/checkpoint/lease-watch.ts';
 import {
   type ArtifactDeleter,
   type DeletionWord,
@@ -68,7 +68,7 @@ function operator(pvcName = 'data'): () => void {
   const events = newEventWriter({ client, source: { component: 'snapshot-operator' } });
   const config = { pvcName, basePath: '/checkpoints', cleanupImage: 'operator:1', cleanupUser: 0, parallel: 2 };
   const controller = newDeletionController({
-    ...{ config, client, checkpoints: cache(), agents, events, log: log.log, isLeased: watchLeases(client) },
+    ...{ config, client, checkpoints: cache(), agents, events, log: log.log, isLeased: newLeaseWatch(client).isActive },
     metrics: { ...stage.metrics, ...metrics },
     timings: { pollMs: 10, retryMs: 20, maxRetryMs: 50 },
   });
