@@ -8,7 +8,7 @@ export const path = z
   .string()
   .regex(/^\/(?!\.{0,2}\/|\.{1,2}$)(?!.*\/\.{0,2}(\/|$))[^\0\n]*$/, 'must be an absolute, clean path')
   .refine((text) => text.length < 1024, 'is too long');
-export const pathOrNone = z.union([path, z.literal('')], 'must be an absolute, clean path, or empty');
+export const pathOrNone = z.union([path, z.literal('')]);
 
 const QUANTITY = /^\+?(\d+(?:\.\d*)?|\.\d+)([KMGTPE]i|[kMGTPE]|[eE][+-]?\d+)?$/;
 

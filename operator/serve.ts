@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { setMaxListeners } from 'node:events';
 import { hostname } from 'node:os';
 import type { Logger } from 'pino';
 import { VERSION } from '../contract/version.ts';
@@ -25,6 +26,8 @@ export interface ServeInput {
 
 /** Renewals in the life of a lease: one that is lost, or two, change nothing. */
 const RENEWALS = 7;
+/** Each cache and controller listens for the end a few times: so many are no leak. */
+const MAX_LISTENERS = 200;
 
 /**
  * Starts everything in order, runs until the signal, stops in reverse. What it throws must end the process at once: nothing is waited for
@@ -73,6 +76,7 @@ export async function serve({ config, env, log, onListening }: ServeInput, signa
   // What fails stops everything else, though nobody waits for the end of that.
   const failed = new AbortController();
   const stop = AbortSignal.any([signal, failed.signal]);
+  setMaxListeners(MAX_LISTENERS, stop);
   const afterwards = new AbortController();
   const sending = events.run(afterwards.signal);
   const following = follow(caches, stop);
@@ -105,14 +109,15 @@ async function leadWith(parts: ControllerParts, signal: AbortSignal): Promise<vo
   const place = { namespace, name: leaseName };
   log.info({ version: VERSION, holder, namespaces: config.namespaces }, 'started');
   const leaseMs = leaseSeconds * 1_000;
-  const often = leaseMs / RENEWALS;
+  const often = Math.round(leaseMs / RENEWALS);
   const timings = {
     ...{ durationSeconds: leaseSeconds, renewMs: often, retryMs: often },
-    ...{ timeoutMs: leaseMs / 3, giveUpMs: (leaseMs * 2) / 3, endMs: leaseMs / 5 },
+    ...{ timeoutMs: Math.round(leaseMs / 3), giveUpMs: Math.round((leaseMs * 2) / 3), endMs: leaseMs / 5 },
   };
   await lead(
     { client, place, holder, log, metrics: metrics.control, timings },
     async (leads) => {
+      setMaxListeners(MAX_LISTENERS, leads);
       await Promise.all(newControllers(parts).map((each) => each.run(leads)));
     },
     signal,
