@@ -1,7 +1,10 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { z } from 'zod';
 import { schema as configSchema } from '../../agent/config.ts';
 import { LIVE_KEYS } from '../../agent/config-live.ts';
 import { ORIGINAL_KEYS } from '../../agent/config-original.ts';
+import { schema as operatorSchema } from '../../operator/config.ts';
 import { sections } from './values.ts';
 
 /** A JSON schema, or a part of one. */
@@ -22,7 +25,18 @@ export function chartFiles(): Readonly<Record<string, string>> {
     )
       .map((key) => `- ${key}\n`)
       .join('')}`,
+    ...definitions(),
   };
+}
+
+/** The definitions of the operator's kinds: a chart has no files but its own. */
+function definitions(): Record<string, string> {
+  const directory = resolve(import.meta.dirname, '../crds');
+  const entries = readdirSync(directory).map((name) => {
+    // As the API server names them: PLURAL.GROUP.yaml.
+    return [`files/crds/${name}`, readFileSync(resolve(directory, name), 'utf8')] as const;
+  });
+  return Object.fromEntries(entries);
 }
 
 /** The schema that helm holds the values against, the agent's configuration among them. */
@@ -30,10 +44,17 @@ function valuesSchema(): Schema {
   const values = toJson(z.strictObject(sections));
   return {
     $schema: values['$schema'],
-    $comment: 'Made by `make chart-schema` from deploy/chart-values/ and agent/config.ts.',
+    $comment: 'Made by `make chart-schema` from deploy/chart-values/, agent/config.ts and operator/config.ts.',
     ...values,
-    properties: { ...values.properties, config: configPart() },
+    properties: { ...values.properties, operator: operatorPart(values.properties?.['operator']), config: configPart() },
   };
+}
+
+/** The section `operator`, with the operator's own schema as its `config`. */
+function operatorPart(section: Schema | undefined): Schema {
+  const config = toJson(operatorSchema);
+  delete config['$schema'];
+  return { ...section, properties: { ...section?.properties, config: withoutRequired(config) } };
 }
 
 /** Nothing is required of the configuration here: what must be there is derived from other values. */

@@ -102,6 +102,28 @@ const metrics = z.strictObject({
   dashboard: z.strictObject({ enabled: z.boolean(), labels: texts, annotations: texts }),
 });
 
+const crdMode = z.enum(['auto', 'always', 'never']);
+/** Its `config` is the operator's own schema. */
+const operator = z.strictObject({
+  enabled: z.boolean(),
+  image: z.strictObject({ repository: z.string().min(1), tag: text, digest: text, pullPolicy }),
+  imagePullSecrets: z.array(z.strictObject({ name: text })),
+  replicas: z.number().int().min(1).max(10),
+  logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error']),
+  namespaces: z.array(z.string().min(1).max(63)),
+  metricsPort: port,
+  webhook: z.strictObject({ enabled: z.boolean(), port, timeoutSeconds: z.number().int().min(1).max(30) }),
+  crds: z.strictObject({ checkpoints: crdMode, graphDeployments: crdMode }),
+  resources,
+  nodeSelector: texts,
+  tolerations,
+  affinity: anything,
+  priorityClassName: text,
+  podLabels: texts,
+  podAnnotations: texts,
+  serviceAccount: z.strictObject({ create: z.boolean(), name: text, annotations: texts }),
+});
+
 /** Everything but `config`, by its key. */
 export const sections = {
   nameOverride: text,
@@ -128,7 +150,7 @@ export const sections = {
     metricsFrom: z.array(anything),
     grpcFrom: z.array(anything),
   }),
-  operator: z.strictObject({ enabled: z.boolean() }),
+  operator,
   /** What helm hands to every chart that is part of another one. */
   global: anything.optional(),
 };

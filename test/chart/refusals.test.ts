@@ -14,7 +14,30 @@ const WRONG: readonly (readonly [values: object, message: string])[] = [
     { storage: { pvc: { basePath: '/data/../checkpoints' } } },
     "storage.pvc.basePath must be an absolute, clean path, got '/data/../checkpoints': did you mean '/checkpoints'?",
   ],
-  [{ operator: { enabled: true } }, 'operator.enabled: this version of the chart has no operator yet: set it to false'],
+  [
+    { operator: { enabled: true, namespaces: ['a'] } },
+    'operator.namespaces is ["a"], but rbac.namespaceRestricted allows for namespace snapshot-system only: leave it empty, or set rbac.namespaceRestricted to false',
+  ],
+  [
+    { operator: { enabled: true, metricsPort: 8443 } },
+    'operator.webhook.port and operator.metricsPort are both 8443: each needs one of its own',
+  ],
+  [
+    { operator: { enabled: true, serviceAccount: { create: false } } },
+    'operator.serviceAccount.create is false: set operator.serviceAccount.name to the account that the operator is to run as',
+  ],
+  [
+    { operator: { enabled: true }, storage: { accessMode: 'podMount', pvc: { storageClass: '-' } } },
+    'operator.enabled: in podMount mode the operator makes the claims (storage.pvc.create), and knows neither storage.pvc.storageClass "-" nor storage.pvc.accessMode ReadWriteOncePod: choose others, or make the claims yourself',
+  ],
+  [
+    { operator: { enabled: true, config: { agents: { port: 1 } } } },
+    'operator.config.agents.port is 1, but api.tcp.port makes it 9443: remove operator.config.agents.port, and set api.tcp.port where that is not what you want',
+  ],
+  [
+    { operator: { enabled: true, config: { leaderElection: { leaseName: 'own' } } } },
+    `operator.config.leaderElection.leaseName is "own", but the operator's pod is made for "snapshot-operator": remove operator.config.leaderElection.leaseName`,
+  ],
   [
     { daemonset: { affinity: { nodeAffinity: { preferredDuringSchedulingIgnoredDuringExecution: [] } } } },
     "daemonset.affinity.nodeAffinity is the chart's own (the agent runs on linux, amd64): choose nodes with daemonset.nodeSelector",

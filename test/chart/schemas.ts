@@ -1,10 +1,13 @@
 import * as client from '@kubernetes/client-node';
 import { Ajv } from 'ajv';
-import { DaemonSet } from 'kubernetes-models/apps/v1';
+import { MutatingWebhookConfiguration } from 'kubernetes-models/admissionregistration.k8s.io/v1';
+import { CustomResourceDefinition } from 'kubernetes-models/apiextensions.k8s.io/v1';
+import { DaemonSet, Deployment } from 'kubernetes-models/apps/v1';
 import { CronJob, Job } from 'kubernetes-models/batch/v1';
 import { NetworkPolicy } from 'kubernetes-models/networking.k8s.io/v1';
+import { PodDisruptionBudget } from 'kubernetes-models/policy/v1';
 import { ClusterRole, ClusterRoleBinding, Role, RoleBinding } from 'kubernetes-models/rbac.authorization.k8s.io/v1';
-import { ConfigMap, PersistentVolumeClaim, ServiceAccount } from 'kubernetes-models/v1';
+import { ConfigMap, PersistentVolumeClaim, Service, ServiceAccount } from 'kubernetes-models/v1';
 import type { Rendered } from './render.ts';
 
 /** A class of Kubernetes' client: it knows every key of its objects. */
@@ -18,12 +21,17 @@ const VALIDATORS = {
   ClusterRoleBinding,
   ConfigMap,
   CronJob,
+  CustomResourceDefinition,
   DaemonSet,
+  Deployment,
   Job,
+  MutatingWebhookConfiguration,
   NetworkPolicy,
   PersistentVolumeClaim,
+  PodDisruptionBudget,
   Role,
   RoleBinding,
+  Service,
   ServiceAccount,
 } as const;
 

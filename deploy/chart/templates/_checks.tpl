@@ -16,14 +16,12 @@
 {{- include "snapshot.checkAccess" . -}}
 {{- include "snapshot.checkCredentials" . -}}
 {{- include "snapshot.checkConfig" . -}}
+{{- if .Values.operator.enabled }}{{ include "snapshot.checkOperator" . }}{{ end -}}
 {{- end -}}
 
 {{- define "snapshot.checkNames" -}}
 {{- if not (has .Values.runtime.type (list "containerd" "crio")) -}}
 {{- fail (printf "runtime.type must be 'containerd' or 'crio', got '%v'" .Values.runtime.type) -}}
-{{- end -}}
-{{- if .Values.operator.enabled -}}
-{{- fail "operator.enabled: this version of the chart has no operator yet: set it to false" -}}
 {{- end -}}
 {{- end -}}
 
@@ -96,5 +94,31 @@
 {{- $low := dig "retention" "lowPercent" 0 .Values.config | float64 -}}
 {{- if not (or (and (eq $high 0.0) (eq $low 0.0)) (and (gt $low 0.0) (le $low $high))) -}}
 {{- fail (printf "config.retention.highPercent is %v and lowPercent is %v: both must be 0, or lowPercent above 0 and no higher than highPercent" $high $low) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* One release of a cluster has the operator: its webhook and its CRDs are the cluster's. `helm template` cannot look. */}}
+{{- define "snapshot.checkOperator" -}}
+{{- $other := (lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" "snapshot-operator-release").metadata | default dict -}}
+{{- $name := dig "annotations" "meta.helm.sh/release-name" "" $other -}}
+{{- $namespace := dig "annotations" "meta.helm.sh/release-namespace" "" $other -}}
+{{- if and $other (not (and (eq $name .Release.Name) (eq $namespace .Release.Namespace))) -}}
+{{- fail (printf "operator.enabled: release %s in namespace %s has the operator of this cluster already, with its webhook and CRDs: set operator.enabled to false here, or there first" ($name | default "(unknown)") ($namespace | default "(unknown)")) -}}
+{{- end -}}
+{{- with .Values.operator -}}
+{{- if and (not .serviceAccount.create) (not .serviceAccount.name) -}}
+{{- fail "operator.serviceAccount.create is false: set operator.serviceAccount.name to the account that the operator is to run as" -}}
+{{- end -}}
+{{- if eq (int .webhook.port) (int .metricsPort) -}}
+{{- fail (printf "operator.webhook.port and operator.metricsPort are both %v: each needs one of its own" .metricsPort) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.rbac.namespaceRestricted .Values.operator.namespaces -}}
+{{- fail (printf "operator.namespaces is %s, but rbac.namespaceRestricted allows for namespace %s only: leave it empty, or set rbac.namespaceRestricted to false" (toJson .Values.operator.namespaces) .Release.Namespace) -}}
+{{- end -}}
+{{- with .Values.storage -}}
+{{- if and (eq .accessMode "podMount") .pvc.create (or (eq .pvc.storageClass "-") (eq .pvc.accessMode "ReadWriteOncePod")) -}}
+{{- fail "operator.enabled: in podMount mode the operator makes the claims (storage.pvc.create), and knows neither storage.pvc.storageClass \"-\" nor storage.pvc.accessMode ReadWriteOncePod: choose others, or make the claims yourself" -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}

@@ -52,10 +52,15 @@ What the agent's configuration gets from the values, because the pod must agree 
 {{- concat $clients .Values.api.clients | default list | toJson -}}
 {{- end -}}
 
-{{/* The agent's whole configuration. A key of `config` that contradicts what is derived is refused. */}}
-{{- define "snapshot.config" -}}
-{{- $config := deepCopy .Values.config -}}
-{{- range $row := include "snapshot.derived" . | fromYamlArray -}}
+{{/*
+A configuration with what is derived. A key that contradicts that is refused. Takes: config, rows (path, value, from), name (of the value that
+it is), pod (whose it is).
+*/}}
+{{- define "snapshot.withDerived" -}}
+{{- $config := deepCopy .config -}}
+{{- $name := .name -}}
+{{- $pod := .pod -}}
+{{- range $row := .rows -}}
 {{- $node := $config -}}
 {{- $keys := splitList "." $row.path -}}
 {{- range initial $keys -}}
@@ -66,14 +71,19 @@ What the agent's configuration gets from the values, because the pod must agree 
 {{- if and (hasKey $node $key) (ne (get $node $key | toJson) (toJson $row.value)) -}}
 {{- $given := get $node $key | toJson -}}
 {{- if $row.from -}}
-{{- fail (printf "config.%s is %s, but %s makes it %s: remove config.%s, and set %s where that is not what you want" $row.path $given $row.from (toJson $row.value) $row.path $row.from) -}}
+{{- fail (printf "%s.%s is %s, but %s makes it %s: remove %s.%s, and set %s where that is not what you want" $name $row.path $given $row.from (toJson $row.value) $name $row.path $row.from) -}}
 {{- else -}}
-{{- fail (printf "config.%s is %s, but the agent's pod is made for %s: remove config.%s" $row.path $given (toJson $row.value) $row.path) -}}
+{{- fail (printf "%s.%s is %s, but %s is made for %s: remove %s.%s" $name $row.path $given $pod (toJson $row.value) $name $row.path) -}}
 {{- end -}}
 {{- end -}}
 {{- $_ := set $node $key $row.value -}}
 {{- end -}}
 {{- toYaml $config -}}
+{{- end -}}
+
+{{/* The agent's whole configuration. */}}
+{{- define "snapshot.config" -}}
+{{- include "snapshot.withDerived" (dict "config" .Values.config "rows" (include "snapshot.derived" . | fromYamlArray) "name" "config" "pod" "the agent's pod") -}}
 {{- end -}}
 
 {{/* What of the configuration counts only after a restart of the agent: all but the keys that it reads again by itself. */}}

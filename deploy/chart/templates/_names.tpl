@@ -115,3 +115,42 @@ the directory of an agent that serves all, not in it, since that one takes no di
 {{- define "snapshot.operatorTlsSecret" -}}
 {{- .Values.credentials.operatorTlsSecret | default (printf "%s-operator-tls" (include "snapshot.fullname" .)) -}}
 {{- end -}}
+
+{{- define "snapshot.operator" -}}
+{{- printf "%s-operator" (include "snapshot.fullname" .) -}}
+{{- end -}}
+
+{{/* Of its objects that belong to no namespace. */}}
+{{- define "snapshot.operatorOfCluster" -}}
+{{- printf "%s-%s" .Release.Namespace (include "snapshot.operator" .) -}}
+{{- end -}}
+
+{{- define "snapshot.operatorSelector" -}}
+{{ include "snapshot.selector" . }}
+app.kubernetes.io/component: snapshot-operator
+{{- end -}}
+
+{{- define "snapshot.operatorAccount" -}}
+{{- .Values.operator.serviceAccount.name | default (include "snapshot.operator" .) -}}
+{{- end -}}
+
+{{- define "snapshot.operatorImage" -}}
+{{- with .Values.operator.image -}}
+{{- if .digest -}}
+{{- printf "%s@%s" .repository .digest -}}
+{{- else -}}
+{{- printf "%s:%s" .repository (.tag | default $.Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "snapshot.operatorMetadata" -}}
+name: {{ include "snapshot.operator" . }}
+namespace: {{ quote .Release.Namespace }}
+labels:
+  {{- mergeOverwrite dict (include "snapshot.labels" . | fromYaml) (include "snapshot.operatorSelector" . | fromYaml) | toYaml | nindent 2 }}
+{{- with .Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
