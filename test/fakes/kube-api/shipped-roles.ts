@@ -40,6 +40,23 @@ function agentRbac(namespace: string | undefined, gpu: boolean): Rbac {
   return { roles: of('Role').map(asRole), bindings: of('RoleBinding') as unknown as Binding[] };
 }
 
+/** Roles and bindings of the account that the operator runs as: for all namespaces, or for the one that the release is in. */
+export function readOperatorRbac(values: object, namespace?: string): Rbac {
+  const restricted = namespace !== undefined;
+  const on = { enabled: true, crds: { checkpoints: 'never', graphDeployments: 'never' } };
+  const objects = render(
+    { ...values, rbac: { namespaceRestricted: restricted }, operator: on },
+    restricted ? { namespace } : {},
+  );
+  const bindings = objects.filter(({ kind, ...object }) => {
+    const subjects = (object as { subjects?: Binding['subjects'] }).subjects ?? [];
+    return kind.endsWith('RoleBinding') && subjects.some(({ name }) => name === 'snapshot-operator');
+  }) as unknown as Binding[];
+  const isBound = ({ kind, metadata }: Rendered) =>
+    bindings.some(({ roleRef }) => roleRef.kind === kind && roleRef.name === metadata.name);
+  return { roles: objects.filter(isBound).map(asRole), bindings };
+}
+
 const asRole = (object: Rendered) => object as unknown as Role;
 
 /** Everything that rules allow, one line for each verb on each resource: `patch batch/jobs`. */
