@@ -1,3 +1,5 @@
+import type { CertificateFacts } from '../../kube/certificates/certificate.ts';
+import { CommandError } from '../failure.ts';
 import { type Authorities, type NextAuthorities, nextAuthorities, readAuthorities } from './authority-secret.ts';
 import type { EnsureInput, Tries } from './ensure.ts';
 import { nextLeaf, readLeaf } from './leaf-secret.ts';
@@ -30,6 +32,9 @@ export async function ensureTls(wanted: TlsWanted, input: EnsureInput, tries: Tr
   };
   const nowMs = clock();
   const plan = planTls({ authority: before?.holding, leaves }, wishOf(wanted, tries), nowMs);
+  const keptLeaves = LEAF_ROLES.filter((role) => plan.leaves[role].kind !== 'issue');
+  requirePast(authoritySecret, plan.authority.kind === 'make' ? [] : [before?.current.read, before?.next?.read], nowMs);
+  for (const role of keptLeaves) requirePast(leafSecrets[role], [leaves[role]], nowMs);
   const form = { days: wanted.authorityDays, nowMs, newId: NEW };
   const after = await nextAuthorities(before, plan.authority, form);
   const reportTo = reporter(tries);
@@ -43,6 +48,22 @@ export async function ensureTls(wanted: TlsWanted, input: EnsureInput, tries: Tr
   }
   return [authoritySecret, ...LEAF_ROLES.map((role) => leafSecrets[role])].flatMap(
     (name) => tries.done.get(name) ?? [],
+  );
+}
+
+/** Clocks of nodes differ by seconds. More than this, and one of two was wrong. */
+const CLOCKS_DIFFER_MS = 3_600_000;
+
+/**
+ * A certificate that begins later than now was made by a clock that ran ahead, or this one lags. Nobody here can tell which, and to make
+ * everything anew by a clock of 1970 would be worse than to ask: peers refuse what is not valid yet. Throws CommandError.
+ */
+function requirePast(secret: string, held: readonly (CertificateFacts | undefined)[], nowMs: number): void {
+  const early = held.find((one) => one !== undefined && one.notBeforeMs > nowMs + CLOCKS_DIFFER_MS);
+  if (early === undefined) return;
+  throw new CommandError(
+    'refused',
+    `Secret ${secret} has a certificate that begins at ${isoTime(early.notBeforeMs)}, and it is ${isoTime(nowMs)} here: one clock was wrong. If it is not this one, delete the Secret and run it again`,
   );
 }
 

@@ -51,6 +51,26 @@ describe('snapshotctl credentials ensure', () => {
     expect(versions()).toEqual(before);
   });
 
+  it('asks which clock was wrong where a certificate begins later than now, and changes nothing by a clock that lags', async () => {
+    const now = Date.now();
+    await runs.at(now);
+    const before = versions();
+    const message =
+      /^Secret snapshot-ca has a certificate that begins at .*, and it is 1970-.* here: one clock was wrong/;
+    await expect(runs.at(0)).rejects.toThrow(message);
+    expect(versions()).toEqual(before);
+    // By a clock that runs ahead everything has run out.
+    await runs.at(now + 20 * 365 * 24 * HOUR);
+    await expect(runs.at(now)).rejects.toThrow(/^Secret snapshot-ca has a certificate that begins at 20/);
+    api.remove('secrets', 'demo/snapshot-ca');
+    expect((await runs.at(now)).map(({ secret, state }) => `${secret}: ${state}`)).toEqual([
+      'snapshot-record-key: unchanged',
+      'snapshot-ca: made',
+      'snapshot-agent-tls: rotated',
+      'snapshot-operator-tls: rotated',
+    ]);
+  });
+
   it('keeps every private key to the Secrets, whatever it does', async () => {
     const said: string[] = [];
     for (const more of [
