@@ -74,8 +74,17 @@ export function parsePodManifest(text: string, path: string): PodManifest {
   const metadata = Object.fromEntries(
     Object.entries(pod['metadata'] as object).filter(([key]) => !OF_THE_SERVER.includes(key)),
   );
+  const isExported = (pod['metadata'] as { readonly uid?: unknown }).uid !== undefined;
   // As far as it is used it was looked at above.
-  return { ...pod, apiVersion: 'v1', kind: 'Pod', metadata } as PodManifest;
+  const manifest = { ...pod, apiVersion: 'v1', kind: 'Pod', metadata } as PodManifest;
+  return isExported ? { ...manifest, spec: withoutPlacement(manifest.spec) } : manifest;
+}
+
+/** The node that the scheduler chose for another pod may have no room, and no new pod may have containers for debugging. */
+function withoutPlacement(spec: PodSpec): PodSpec {
+  return Object.fromEntries(
+    Object.entries(spec).filter(([key]) => key !== 'nodeName' && key !== 'ephemeralContainers'),
+  ) as unknown as PodSpec;
 }
 
 type Refuse = (why: string) => CommandError;

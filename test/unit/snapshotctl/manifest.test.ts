@@ -45,6 +45,14 @@ describe('a manifest', () => {
     expect(pod).not.toHaveProperty('status');
   });
 
+  it('that was exported loses where its pod was and what debugged it; one that somebody wrote keeps its node', () => {
+    const written = read(`${POD}  nodeName: gpu-1\n`);
+    expect(written.spec).toMatchObject({ nodeName: 'gpu-1' });
+    const spec = { ...written.spec, ephemeralContainers: [{ name: 'debugger', image: 'tools:1' }] };
+    const exported = { ...written, metadata: { name: 'worker', uid: 'u' }, spec };
+    expect(read(JSON.stringify(exported)).spec).toEqual(read(POD).spec);
+  });
+
   it.each([
     ['', 'manifest pod.yaml is empty'],
     ['# only a comment', 'manifest pod.yaml is empty'],
