@@ -14,6 +14,7 @@ import { restoreCommand } from './commands/restore.ts';
 import { verifyCommand } from './commands/verify.ts';
 import { watchCommand } from './commands/watch.ts';
 import { CommandError, EXIT } from './failure.ts';
+import { visibleLines } from './show/text.ts';
 import type { Terminal } from './terminal.ts';
 
 /** Runs one command line, without the program's name. Returns the exit status; never throws. */
@@ -72,6 +73,7 @@ function explain(error: unknown, terminal: Terminal): number {
     terminal.err.write('snapshotctl: interrupted\n');
     return EXIT.interrupted;
   }
-  terminal.err.write(`snapshotctl: ${error instanceof Error ? error.message : String(error)}\n`);
+  // Whoever made a pod, a manifest or an answer may have put anything into what is quoted here.
+  terminal.err.write(`snapshotctl: ${visibleLines(error instanceof Error ? error.message : String(error))}\n`);
   return error instanceof CommandError ? EXIT[error.exit] : EXIT.failed;
 }

@@ -9,6 +9,7 @@ import { isConflict, isGone } from '../../kube/error.ts';
 import type { Pod } from '../../kube/objects.ts';
 import { kubePath } from '../../kube/paths.ts';
 import { CommandError } from '../failure.ts';
+import { oneLine } from '../show/text.ts';
 import type { Terminal } from '../terminal.ts';
 import { asCommandError, withDoubt } from './asking.ts';
 import type { PodManifest } from './manifest.ts';
@@ -87,7 +88,7 @@ export async function markTarget(request: TargetRequest, name: string): Promise<
     try {
       const contentType = 'application/merge-patch+json';
       const patched = await kube.request<Pod>({ method: 'PATCH', path, body, contentType, signal: terminal.signal });
-      for (const warning of warnings) terminal.err.write(`${warning}\n`);
+      for (const warning of warnings) terminal.err.write(`${oneLine(warning)}\n`);
       return { pod: patched, targets, earlier: attemptsOf(pod, targets) };
     } catch (error) {
       if (!isConflict(error) || conflicts >= MAX_CONFLICTS) throw asCommandError(error);

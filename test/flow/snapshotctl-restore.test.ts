@@ -212,6 +212,19 @@ describe('into a pod that is there', () => {
     });
   });
 
+  it('cannot steer the terminal of whoever asks, whatever it says of itself', async () => {
+    const steering = '\u001b]0;owned\u0007\u001b[2J\r\u202e';
+    putWaiting({ annotations: { 'nvidia.com/snapshot-storage-base-path': `/${steering}` } });
+    const { code, err } = await inPlace();
+    expect([code, err]).toEqual([
+      2,
+      expect.stringContaining('"/\\x1b]0;owned\\x07\\x1b[2J\\r\\u{202e}" is not the base path'),
+    ]);
+    putWaiting({ spec: { restartPolicy: 'Always' }, annotations: told(steering) });
+    const warned = await inPlace();
+    expect([warned.code, warned.err]).toEqual([0, expect.stringContaining('had its attempt ( ]0;owned [2J )')]);
+  });
+
   it.each<[string, () => void, string]>([
     [
       'had its attempt and is not restarted',

@@ -108,7 +108,7 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
   kube: { values: [] },
   'snapshotctl/main.ts': { values: ['snapshotctl/cli.ts', 'snapshotctl/terminal.ts'] },
   'snapshotctl/cli.ts': {
-    values: ['snapshotctl/commands', 'snapshotctl/failure.ts', 'contract'],
+    values: ['snapshotctl/commands', 'snapshotctl/failure.ts', 'snapshotctl/show', 'contract'],
     types: ['snapshotctl/terminal.ts'],
   },
   'snapshotctl/commands': {
