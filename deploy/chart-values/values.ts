@@ -10,9 +10,26 @@ const texts = z.record(text, text);
 /** Objects of Kubernetes that are handed on as they are. The API server knows what they may hold. */
 const anything = z.record(text, z.unknown());
 const absolute = z.string().regex(/^(\/[^/\n]+)+$/, 'must be an absolute path');
+const DNS_LABEL = '[a-z0-9]([-a-z0-9]*[a-z0-9])?';
+/** The beginning of the names of all objects; some of them may have no dots. */
+const nameOrUsual = z.string().regex(new RegExp(`^(${DNS_LABEL})?$`));
+const objectName = z
+  .string()
+  .max(253)
+  .regex(new RegExp(`^${DNS_LABEL}(\\.${DNS_LABEL})*$`));
+const objectNameOrUsual = z.union([objectName, z.literal('')]);
+const labels = z.record(
+  text,
+  z
+    .string()
+    .max(63)
+    .regex(/^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$/),
+);
+const quantity = z.string().regex(/^[0-9]+(\.[0-9]+)?([kMGTPE]|[KMGTPE]i)?$/);
+/** As Prometheus writes a time. */
+const durationOrUsual = z.string().regex(/^([0-9]+(ms|[smhdwy]))*$/);
 const absoluteOrUsual = z.union([absolute, z.literal('')]);
 const port = z.number().int().min(1).max(65_535);
-const secretName = z.string().max(253);
 const pullPolicy = z.enum(['Always', 'IfNotPresent', 'Never']);
 const resources = z.strictObject({ requests: anything.optional(), limits: anything.optional() });
 
@@ -31,8 +48,8 @@ const storage = z.strictObject({
   accessMode: text,
   pvc: z.strictObject({
     create: z.boolean(),
-    name: z.string().min(1).max(253),
-    size: z.string().min(1),
+    name: objectName,
+    size: quantity,
     storageClass: text,
     accessMode: z.enum(['ReadWriteMany', 'ReadWriteOnce', 'ReadWriteOncePod']),
     basePath: absolute,
@@ -43,16 +60,21 @@ const storage = z.strictObject({
 });
 
 const daemonset = z.strictObject({
-  image: z.strictObject({ repository: z.string().min(1), tag: text, digest: text, pullPolicy }),
+  image: z.strictObject({
+    repository: z.string().min(1),
+    tag: z.string().regex(/^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$/),
+    digest: z.string().regex(/^(sha256:[0-9a-f]{64})?$/),
+    pullPolicy,
+  }),
   snapshotLogLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error']),
   imagePullSecrets: z.array(z.strictObject({ name: text })),
   resources,
-  nodeSelector: texts,
+  nodeSelector: labels,
   tolerations,
   tolerateEverything: z.boolean(),
-  labels: texts,
+  labels,
   annotations: texts,
-  podLabels: texts,
+  podLabels: labels,
   podAnnotations: texts,
   affinity: z.strictObject({
     nodeAffinity: anything.optional(),
@@ -85,21 +107,26 @@ const credentials = z.strictObject({
   recordKeyDays: days.min(0),
   certificateDays: days.min(1),
   caDays: days.min(3),
-  recordKeySecret: secretName,
-  caSecret: secretName,
-  agentTlsSecret: secretName,
-  operatorTlsSecret: secretName,
+  recordKeySecret: objectNameOrUsual,
+  caSecret: objectNameOrUsual,
+  agentTlsSecret: objectNameOrUsual,
+  operatorTlsSecret: objectNameOrUsual,
   activeDeadlineSeconds: z.number().int().min(30),
-  nodeSelector: texts,
+  nodeSelector: labels,
   tolerations,
   resources,
 });
 
 const metrics = z.strictObject({
   port,
-  podMonitor: z.strictObject({ enabled: z.boolean(), interval: text, scrapeTimeout: text, labels: texts }),
-  prometheusRule: z.strictObject({ enabled: z.boolean(), labels: texts }),
-  dashboard: z.strictObject({ enabled: z.boolean(), labels: texts, annotations: texts }),
+  podMonitor: z.strictObject({
+    enabled: z.boolean(),
+    interval: durationOrUsual,
+    scrapeTimeout: durationOrUsual,
+    labels,
+  }),
+  prometheusRule: z.strictObject({ enabled: z.boolean(), labels }),
+  dashboard: z.strictObject({ enabled: z.boolean(), labels, annotations: texts }),
 });
 
 const crdMode = z.enum(['auto', 'always', 'never']);
@@ -126,9 +153,9 @@ const operator = z.strictObject({
 
 /** Everything but `config`, by its key. */
 export const sections = {
-  nameOverride: text,
-  fullnameOverride: text,
-  commonLabels: texts,
+  nameOverride: nameOrUsual,
+  fullnameOverride: nameOrUsual,
+  commonLabels: labels,
   commonAnnotations: texts,
   runtime: z.strictObject({ type: text, socketPath: absoluteOrUsual, storagePath: absoluteOrUsual }),
   kubelet: z.strictObject({ rootDir: absolute }),
@@ -137,7 +164,7 @@ export const sections = {
   daemonset,
   gpu: z.strictObject({ enabled: z.boolean(), runtimeClassName: text }),
   seccomp: z.strictObject({ deploy: z.boolean() }),
-  serviceAccount: z.strictObject({ create: z.boolean(), name: text, annotations: texts }),
+  serviceAccount: z.strictObject({ create: z.boolean(), name: objectNameOrUsual, annotations: texts }),
   rbac: z.strictObject({ create: z.boolean(), namespaceRestricted: z.boolean() }),
   api: z.strictObject({
     tcp: z.strictObject({ enabled: z.boolean(), port }),

@@ -106,7 +106,30 @@ const WRONG: readonly (readonly [values: object, message: string])[] = [
     { credentials: { caSecret: 'snapshot-agent-tls' } },
     'each Secret of the credentials needs a name of its own, got snapshot-record-key, snapshot-agent-tls, snapshot-agent-tls, snapshot-operator-tls',
   ],
+  ...['/usr', '/etc/snapshot', '/run', '/host/proc'].map((basePath): readonly [object, string] => [
+    { storage: { pvc: { basePath } } },
+    `storage.pvc.basePath is ${basePath}, where the agent's container has files of its own: mount the volume elsewhere`,
+  ]),
+  [
+    { runtime: { socketPath: '/var/run/crio.sock' } },
+    "runtime.socketPath is /var/run/crio.sock, but its directory is mounted into the agent's container, which has files of its own at /var/run: the socket needs a directory of its own",
+  ],
+  [
+    { runtime: { storagePath: '/var/lib' } },
+    "runtime.storagePath is /var/lib, where the agent's container has files of its own: name the runtime's own directory",
+  ],
   // What the schema says.
+  [{ nameOverride: 'a: b' }, "at '/nameOverride': 'a: b' does not match pattern"],
+  [{ fullnameOverride: 'Snapshot_1' }, "at '/fullnameOverride': 'Snapshot_1' does not match pattern"],
+  [{ commonLabels: { team: 'a b' } }, "at '/commonLabels/team': 'a b' does not match pattern"],
+  [{ storage: { pvc: { name: 'Claim' } } }, "at '/storage/pvc/name': 'Claim' does not match pattern"],
+  [{ storage: { pvc: { size: '1 TB' } } }, "at '/storage/pvc/size': '1 TB' does not match pattern"],
+  [{ daemonset: { image: { digest: '1234' } } }, "at '/daemonset/image/digest': '1234' does not match pattern"],
+  [{ daemonset: { image: { tag: 'a"b' } } }, "at '/daemonset/image/tag': 'a\"b' does not match pattern"],
+  [
+    { metrics: { podMonitor: { interval: '30 s' } } },
+    "at '/metrics/podMonitor/interval': '30 s' does not match pattern",
+  ],
   [{ dameonset: {} }, "at '': additional properties 'dameonset' not allowed"],
   [{ storage: { pvc: { basepath: '/x' } } }, "at '/storage/pvc': additional properties 'basepath' not allowed"],
   [

@@ -12,6 +12,7 @@
 {{- define "snapshot.checks" -}}
 {{- include "snapshot.checkNames" . -}}
 {{- include "snapshot.checkStorage" . -}}
+{{- include "snapshot.checkMounts" . -}}
 {{- include "snapshot.checkPod" . -}}
 {{- include "snapshot.checkAccess" . -}}
 {{- include "snapshot.checkCredentials" . -}}
@@ -39,6 +40,30 @@
 {{- if or .s3.uri .oci.uri -}}
 {{- fail "storage.s3.uri and storage.oci.uri are reserved: artifacts are kept on a PersistentVolumeClaim only. Leave both empty" -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether something mounted at a path would hide what the agent's container has there. */}}
+{{- define "snapshot.isTaken" -}}
+{{- $taken := has . (list "/" "/opt" "/root" "/run" "/tmp" "/var" "/var/lib" "/var/run") -}}
+{{- range list "/bin" "/dev" "/etc" "/host" "/lib" "/lib64" "/opt/snapshot-agent" "/proc" "/run/snapshot-agent" "/run/snapshot-agent-api" "/sbin" "/sys" "/usr" "/var/lib/snapshot-agent" -}}
+{{- if or (eq $ .) (hasPrefix (printf "%s/" .) $) }}{{ $taken = true }}{{ end -}}
+{{- end -}}
+{{- if $taken }}true{{ end -}}
+{{- end -}}
+
+{{- define "snapshot.checkMounts" -}}
+{{- $path := .Values.storage.pvc.basePath -}}
+{{- if and (eq .Values.storage.accessMode "agentMount") (include "snapshot.isTaken" $path) -}}
+{{- fail (printf "storage.pvc.basePath is %s, where the agent's container has files of its own: mount the volume elsewhere" $path) -}}
+{{- end -}}
+{{- $socket := include "snapshot.runtimeSocket" . -}}
+{{- if include "snapshot.isTaken" (dir $socket) -}}
+{{- fail (printf "runtime.socketPath is %s, but its directory is mounted into the agent's container, which has files of its own at %s: the socket needs a directory of its own" $socket (dir $socket)) -}}
+{{- end -}}
+{{- $storage := include "snapshot.runtimeStorage" . -}}
+{{- if include "snapshot.isTaken" $storage -}}
+{{- fail (printf "runtime.storagePath is %s, where the agent's container has files of its own: name the runtime's own directory" $storage) -}}
 {{- end -}}
 {{- end -}}
 
