@@ -106,6 +106,10 @@ const WRONG: readonly (readonly [values: object, message: string])[] = [
     { credentials: { caSecret: 'snapshot-agent-tls' } },
     'each Secret of the credentials needs a name of its own, got snapshot-record-key, snapshot-agent-tls, snapshot-agent-tls, snapshot-operator-tls',
   ],
+  [
+    { daemonset: { updateStrategy: { rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } } } },
+    'daemonset.updateStrategy.rollingUpdate.maxSurge is 1, but a second agent on a node is not ready until the first has ended, so that an update would never go on: remove it, and set maxUnavailable',
+  ],
   ...['/usr', '/etc/snapshot', '/run', '/host/proc'].map((basePath): readonly [object, string] => [
     { storage: { pvc: { basePath } } },
     `storage.pvc.basePath is ${basePath}, where the agent's container has files of its own: mount the volume elsewhere`,

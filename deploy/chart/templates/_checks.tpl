@@ -71,6 +71,10 @@
 {{- if .Values.daemonset.affinity.nodeAffinity -}}
 {{- fail "daemonset.affinity.nodeAffinity is the chart's own (the agent runs on linux, amd64): choose nodes with daemonset.nodeSelector" -}}
 {{- end -}}
+{{- $surge := dig "rollingUpdate" "maxSurge" 0 .Values.daemonset.updateStrategy | toString -}}
+{{- if not (has $surge (list "0" "0%")) -}}
+{{- fail (printf "daemonset.updateStrategy.rollingUpdate.maxSurge is %s, but a second agent on a node is not ready until the first has ended, so that an update would never go on: remove it, and set maxUnavailable" $surge) -}}
+{{- end -}}
 {{- $drain := dig "limits" "drainSeconds" 300 .Values.config -}}
 {{- $grace := .Values.daemonset.terminationGracePeriodSeconds -}}
 {{- if lt (float64 $grace) (addf (float64 $drain) 30) -}}
