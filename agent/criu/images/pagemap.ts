@@ -4,7 +4,7 @@ import { setImmediate } from 'node:timers/promises';
 import { numberField, replaceFields } from './edit.ts';
 import { readImage } from './file.ts';
 import { type Range, subtract } from './ranges.ts';
-import { big, corrupt, type Message, parseMessage, required, uint } from './wire.ts';
+import { big, corrupt, parseMessage, required, uint } from './wire.ts';
 
 /** Size of a page in the images. */
 export const PAGE = 4096;
@@ -22,7 +22,8 @@ const ADDRESS_END = 2 ** 57;
 interface PagemapEntry extends Range {
   readonly present: boolean;
   readonly offset: number;
-  readonly message: Message;
+  /** As it was read, and not parsed: memory in single pages has a million entries, and a parsed one takes a kilobyte. */
+  readonly bytes: Uint8Array;
 }
 
 /** A pagemap image: which memory of a process is where in `pages-<pagesId>.img`. */
@@ -45,7 +46,7 @@ function readEntry(bytes: Uint8Array, name: string, offset: number): PagemapEntr
   if (address % BigInt(PAGE) !== 0n || start >= ADDRESS_END) throw corrupt(`${name}: address ${address} cannot be`);
   if (pages < 1n || pages > BigInt((ADDRESS_END - start) / PAGE))
     throw corrupt(`${name}: ${pages} pages at ${address}`);
-  return { start, end: start + Number(pages) * PAGE, present: (flags & PRESENT) !== 0, offset, message };
+  return { start, end: start + Number(pages) * PAGE, present: (flags & PRESENT) !== 0, offset, bytes };
 }
 
 /** The entries one by one. They must be in order and must not overlap. */
@@ -125,18 +126,19 @@ export function entriesWithout(pagemap: Pagemap, moved: readonly Range[]): Uint8
     const touching: Range[] = [];
     for (let at = next; (moved[at]?.start ?? Number.POSITIVE_INFINITY) < entry.end; at++)
       touching.push(moved[at] ?? entry);
-    for (const part of entry.present ? subtract([entry], touching) : [entry]) kept.push(partOf(entry, part));
+    for (const part of entry.present ? subtract([entry], touching) : [entry])
+      kept.push(partOf(entry, part, pagemap.name));
   }
   return kept;
 }
 
-function partOf(entry: PagemapEntry, part: Range): Uint8Array {
-  const whole = part.start === entry.start && part.end === entry.end;
-  if (whole) return replaceFields(entry.message, new Map());
+function partOf(entry: PagemapEntry, part: Range, name: string): Uint8Array {
+  if (part.start === entry.start && part.end === entry.end) return entry.bytes;
+  const message = parseMessage(entry.bytes, name);
   const pages = (part.end - part.start) / PAGE;
-  const countField = entry.message.fields.some((field) => field.number === 5) ? 5 : 2;
+  const countField = message.fields.some((field) => field.number === 5) ? 5 : 2;
   return replaceFields(
-    entry.message,
+    message,
     new Map([
       [1, [numberField(1, part.start)]],
       [countField, [numberField(countField, pages)]],
@@ -156,7 +158,7 @@ async function pagemapNames(dir: string): Promise<string[]> {
 export async function checkPages(dir: string): Promise<void> {
   const seen = new Set<number>();
   for (const name of await pagemapNames(dir)) {
-    const pagemap = await readPagemap(dir, name);
+    const pagemap = { ...(await readPresent(dir, name)), name };
     if (seen.has(pagemap.pagesId))
       throw corrupt(`${name}: pages-${pagemap.pagesId}.img belongs to another pagemap too`);
     seen.add(pagemap.pagesId);
@@ -165,7 +167,10 @@ export async function checkPages(dir: string): Promise<void> {
 }
 
 /** Checks the pages image of one pagemap. Throws ARTIFACT_CORRUPT. */
-export async function checkPagesSize(dir: string, pagemap: Pagemap): Promise<void> {
+export async function checkPagesSize(
+  dir: string,
+  pagemap: Pick<Pagemap, 'name' | 'pagesId' | 'pagesBytes'>,
+): Promise<void> {
   const name = `pages-${pagemap.pagesId}.img`;
   const found = await lstat(path.join(dir, name)).catch(() => undefined);
   if (found === undefined || !found.isFile()) throw corrupt(`${name} of ${pagemap.name} is not there`);

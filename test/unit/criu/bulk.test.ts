@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import fc from 'fast-check';
@@ -223,6 +224,31 @@ describe('planBulk', () => {
     expect(statSync(path.join(dir, 'pages-1.img')).size).toBe(44 * PAGE);
   });
 });
+
+/** Memory of which every other page was written to, as a worker can make it, in a heap that is a quarter of the agent's. */
+it('are read and planned with little memory, however many pieces the memory has', () => {
+  const dir = makeDir();
+  putProcesses(dir, [{ pid: 1, ppid: 0 }]);
+  putMemory(dir, 1, WHOLE);
+  const pieces = 400_000;
+  putPagemap(
+    dir,
+    1,
+    1,
+    Array.from({ length: pieces }, (_, index) => ({ start: BASE + 2 * index * PAGE, pages: 1 })),
+  );
+  const pages = path.join(dir, 'pages-1.img');
+  writeFileSync(pages, '');
+  truncateSync(pages, pieces * PAGE);
+  const script = `
+    import { planBulk } from './agent/criu/images/bulk.ts';
+    import { checkPages } from './agent/criu/images/pagemap.ts';
+    await checkPages(process.argv[1]);
+    const { movedBytes } = await planBulk(process.argv[1], { minRangeBytes: 65536 });
+    console.log(movedBytes);`;
+  const args = ['--max-old-space-size=256', '--import', 'tsx', '--input-type=module', '-e', script, dir];
+  expect(execFileSync(process.execPath, args, { encoding: 'utf8', stdio: 'pipe' })).toBe('0\n');
+}, 60_000);
 
 describe('hostile pagemaps', () => {
   const plan = async (entries: { start: number; pages: number; flags?: number }[], bytes: number) => {
