@@ -1,5 +1,5 @@
 import type { Container, Job, ObjectMeta, PodSpec } from '../kube/objects.ts';
-import { mapTargets, requireContainers } from './container-parts.ts';
+import { mapTargets, requireContainers, requireOwnProcesses } from './container-parts.ts';
 import { withControlVolume } from './control-volume.ts';
 import { LABELS, STANDBY_ENV } from './keys.ts';
 import { jobNameProblem } from './names.ts';
@@ -60,6 +60,7 @@ export function checkpointJob(template: PodTemplate, request: CheckpointJobReque
 function sourceTemplate(template: PodTemplate, request: CheckpointJobRequest): { metadata: ObjectMeta; spec: PodSpec } {
   const { target, storage, seccompProfile, wrapLaunchJob = false } = request;
   requireContainers(template.spec, [target]);
+  requireOwnProcesses(template.spec);
   const { labels, annotations } = sourceMarks(template.metadata, request, target);
   requireSameStorage(annotations, storage);
   let spec = withControlVolume(template.spec, [target]);

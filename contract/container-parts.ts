@@ -30,6 +30,23 @@ export function requireContainers({ containers }: PodSpec, targets: readonly str
     throw new ShapingError(`target container "${missing}" is not in the pod, which has: ${names.join(', ')}`);
 }
 
+/** Why no container of a pod can be checkpointed or restored into, whatever else it says; the agent would find out when the worker has loaded. */
+export function sharingProblem({ shareProcessNamespace, hostPID, hostUsers }: PodSpec): string | undefined {
+  const found = [
+    ...(shareProcessNamespace === true ? ['shareProcessNamespace: true'] : []),
+    ...(hostPID === true ? ['hostPID: true'] : []),
+    ...(hostUsers === false ? ['hostUsers: false'] : []),
+  ];
+  if (found.length === 0) return undefined;
+  return `the pod has ${found.join(' and ')}; a container needs PIDs of its own, and the users of the node: remove it`;
+}
+
+/** Throws ShapingError with the sharingProblem. */
+export function requireOwnProcesses(spec: PodSpec): void {
+  const problem = sharingProblem(spec);
+  if (problem !== undefined) throw new ShapingError(problem);
+}
+
 /** The same pod with some of its containers changed. */
 export function mapTargets(
   spec: PodSpec,

@@ -1,5 +1,5 @@
 import type { Container, Pod, PodSpec } from '../kube/objects.ts';
-import { samePath } from './container-parts.ts';
+import { samePath, sharingProblem } from './container-parts.ts';
 import { CONTROL_VOLUME } from './control-volume.ts';
 import { ANNOTATIONS, CONTROL_DIR_ENV, DEFAULT_CONTROL_DIR, STANDBY_ENV } from './keys.ts';
 import { STORAGE_VOLUME, type StorageSource } from './storage-volume.ts';
@@ -18,7 +18,7 @@ export function restoreProblem({ spec }: Pod, question: CompatibilityQuestion): 
   const { targets, seccompProfile } = question;
   const ofTargets = () =>
     targets.reduce<string | undefined>((found, target) => found ?? targetProblem(spec, target, question), undefined);
-  return volumeProblem(spec, question) ?? ofTargets() ?? seccompProblem(spec, seccompProfile);
+  return sharingProblem(spec) ?? volumeProblem(spec, question) ?? ofTargets() ?? seccompProblem(spec, seccompProfile);
 }
 
 /** The pod's volume for the claim, whatever it is called; needed only where the agent reaches artifacts through the pod. */

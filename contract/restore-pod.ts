@@ -1,6 +1,6 @@
 import type { Container, ObjectMeta, PodSpec } from '../kube/objects.ts';
 import type { PodTemplate } from './checkpoint-job.ts';
-import { mapTargets, requireContainers, withEnv } from './container-parts.ts';
+import { mapTargets, requireContainers, requireOwnProcesses, withEnv } from './container-parts.ts';
 import { withControlVolume } from './control-volume.ts';
 import { STANDBY_ENV } from './keys.ts';
 import { type CheckpointName, targetMarks } from './pod-metadata.ts';
@@ -46,6 +46,7 @@ const COMMANDS: Readonly<Record<Exclude<Placeholder, 'entrypoint'>, readonly str
 export function restorePod<T extends PodTemplate>(pod: T, request: RestorePodRequest): T & ShapedPod {
   const { targets, storage, seccompProfile, placeholder = 'standby', startupSeconds = STARTUP_SECONDS } = request;
   requireContainers(pod.spec, targets);
+  requireOwnProcesses(pod.spec);
   requireReportable(targets);
   const { labels, annotations } = targetMarks(pod.metadata, request, targets);
   requireSameStorage(annotations, storage);

@@ -294,6 +294,12 @@ describe('what stands in the way is named', () => {
       'target container "other" is not in the pod, which has: main',
     ],
     [
+      'processes of others',
+      podOf({}, { shareProcessNamespace: true, hostPID: true, hostUsers: false }),
+      {},
+      'the pod has shareProcessNamespace: true and hostPID: true and hostUsers: false; a container needs PIDs of its own',
+    ],
+    [
       'an id that is none',
       pod,
       { checkpointId: 'a/b' },

@@ -35,6 +35,11 @@ const withoutProbe = (container: Container): Container => {
 const cases: [string, { spec: PodSpec }, string][] = [
   ['no storage volume', spec(dropVolume('checkpoint-storage')), 'missing checkpoint-storage volume for PVC snapshots'],
   [
+    'processes of others',
+    spec((pod) => ({ ...pod, hostPID: true })),
+    'the pod has hostPID: true; a container needs PIDs of its own, and the users of the node: remove it',
+  ],
+  [
     'no control volume',
     spec(dropVolume('snapshot-control')),
     'missing snapshot-control emptyDir volume; a pod that snapshotctl restore --manifest makes has it',

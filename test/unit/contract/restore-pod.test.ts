@@ -136,6 +136,11 @@ describe('what stands in the way is named', () => {
       'target container "gone" is not in the pod, which has: main',
     ],
     [
+      'processes of others',
+      () => restorePod(podOf({}, { shareProcessNamespace: true }), TARGET),
+      'the pod has shareProcessNamespace: true; a container needs PIDs of its own',
+    ],
+    [
       'a name too long to be reported on',
       () => shape({ name: long }, { targets: [long] }),
       `container ${long} cannot be restored into: annotation nvidia.com/snapshot-restore-container-id.${long} is no legal key: 64 characters after the slash, at most 63 are allowed. Give it a shorter name`,
