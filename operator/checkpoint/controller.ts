@@ -20,7 +20,7 @@ import { CheckpointReconciler, type CheckpointTimings } from './reconcile.ts';
 import type { SourcePod } from './source-pod.ts';
 
 /** `checkpoint` of the configuration, as far as checkpoints are made by it. */
-interface CheckpointConfig {
+export interface CheckpointConfig {
   readonly storage: StorageConfig;
   readonly seccomp: SeccompConfig;
 }

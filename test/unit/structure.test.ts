@@ -95,12 +95,6 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
   'operator/api': { values: ['operator/control', 'operator/deletion', 'operator/webhook'] },
   'operator/cleanup': { values: ['contract'] },
   'operator/deletion': { values: ['operator/control', 'contract', 'kube'] },
-  'operator/checkpoint': {
-    values: ['operator/control', 'operator/storage', 'contract', 'kube'],
-    types: ['operator/agents'],
-  },
-  'operator/agents': { values: ['operator/control', 'contract'] },
-  'operator/storage': { values: ['contract', 'kube'] },
   'operator/control': { values: ['contract', 'kube'] },
   'operator/webhook': { values: ['operator/control', 'contract', 'kube'] },
   'operator/graph': { values: ['operator/control', 'contract', 'kube'] },

@@ -50,7 +50,7 @@ function kubeconfig(server: string) {
 }
 
 /** Checks again and again, until it holds. */
-export const eventually = (check: () => void) => vi.waitFor(check, { timeout: 15_000, interval: 5 });
+export const eventually = (check: () => void | Promise<void>) => vi.waitFor(check, { timeout: 15_000, interval: 5 });
 
 export function json(response: ServerResponse, code: number, body: object, headers: Record<string, string> = {}): void {
   response.writeHead(code, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(body));
