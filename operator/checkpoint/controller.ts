@@ -52,7 +52,8 @@ const TIMINGS = {
   progress: 5_000,
   eventGrace: 3_000,
 };
-const PARALLEL = 4;
+/** Most of a look is waiting, for an agent that does not answer two seconds. */
+const PARALLEL = 16;
 
 /** Brings DynamoCheckpoints from their Jobs to Ready or Failed, until the signal aborts. */
 export function runCheckpoints(parts: CheckpointParts, signal: AbortSignal): Promise<void> {

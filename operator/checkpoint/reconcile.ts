@@ -105,15 +105,9 @@ export class CheckpointReconciler {
         await this.#write(checkpoint, (one) => STATUS.claimed(one, decision.checkpointId, now()), signal);
         return undefined;
       case 'label':
-        return this.#amend(
-          checkpoint,
-          { labels: { ...checkpoint.metadata.labels, [LABELS.checkpointId]: decision.checkpointId } },
-          signal,
-        );
-      case 'forget-retry': {
-        const { [ANNOTATIONS.retry]: _, ...annotations } = checkpoint.metadata.annotations ?? {};
-        return this.#amend(checkpoint, { annotations }, signal);
-      }
+        return this.#amend(checkpoint, { labels: withLabel(checkpoint, decision.checkpointId) }, signal);
+      case 'forget-retry':
+        return this.#amend(checkpoint, { annotations: withoutRetry(checkpoint) }, signal);
       case 'restart':
         await this.#write(checkpoint, (one) => STATUS.restarted(one, decision.reason), signal);
         return undefined;
@@ -231,6 +225,15 @@ export class CheckpointReconciler {
 const keyOf = ({ metadata: { namespace, name } }: DynamoCheckpoint) => `${namespace}/${name}`;
 const endOf = ({ metadata, status }: DynamoCheckpoint) =>
   `${metadata.uid} ${status?.phase} ${status?.createdAt} ${status?.message}`;
+
+function withLabel({ metadata }: DynamoCheckpoint, checkpointId: string): Record<string, string> {
+  return { ...metadata.labels, [LABELS.checkpointId]: checkpointId };
+}
+
+function withoutRetry({ metadata }: DynamoCheckpoint): Record<string, string> {
+  const { [ANNOTATIONS.retry]: _, ...annotations } = metadata.annotations ?? {};
+  return annotations;
+}
 
 function isSameCase(decided: DynamoCheckpoint, now: DynamoCheckpoint): boolean {
   const caseOf = ({ metadata, status }: DynamoCheckpoint) =>

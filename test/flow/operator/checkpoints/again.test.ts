@@ -205,6 +205,19 @@ describe('storage of the operator (podMount)', () => {
     expect(stage.api.calls({ verb: 'create', resource: 'persistentvolumeclaims' })).toEqual([]);
   });
 
+  it("is refused where the pod's own volumes are in its way", async () => {
+    start({ config: configured({}) });
+    const volumes = [{ name: 'checkpoint-storage', emptyDir: {} }];
+    apply('qwen', {
+      spec: { job: { podTemplateSpec: { spec: { containers: [{ name: 'main', image: 'i' }], volumes } } } },
+    });
+    await inPhase('Failed');
+    expect(statusOf().message).toBe(
+      'volume checkpoint-storage is not claim snapshot-pvc; the name is kept for it: call yours otherwise',
+    );
+    expect(stage.api.list('jobs')).toEqual([]);
+  });
+
   it('is waited for where no agent has it (agentMount)', async () => {
     stage.api.remove('daemonsets', 'demo/snapshot-agent');
     start();
