@@ -6,7 +6,7 @@ import type { DaemonSet } from '../../kube/objects.ts';
 import { resourcePath } from '../../kube/paths.ts';
 import { type ClaimConfig, claimProblem, ensureClaim } from './claim.ts';
 
-export const DAEMON_SETS = { group: 'apps', version: 'v1', plural: 'daemonsets' } as const;
+const DAEMON_SETS = { group: 'apps', version: 'v1', plural: 'daemonsets' } as const;
 
 /** `checkpoint.storage` of the configuration. */
 export interface StorageConfig {

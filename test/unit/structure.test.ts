@@ -52,7 +52,7 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
     values: ['operator/control', 'operator/storage', 'contract', 'kube'],
     types: ['operator/agents'],
   },
-  'operator/storage': { values: ['operator/control', 'contract', 'kube'] },
+  'operator/storage': { values: ['contract', 'kube'] },
   'operator/agents': { values: ['operator/control', 'contract'] },
   'operator/main.ts': { values: ['operator/config.ts', 'operator/serve.ts', 'contract', 'kube'] },
   'operator/serve.ts': {

@@ -1,7 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { DaemonSet } from '../../../kube/objects.ts';
 import { type ClaimConfig, claimProblem } from '../../../operator/storage/claim.ts';
-import { knownStorage } from '../../../operator/storage/known.ts';
 
 const CLAIM: ClaimConfig = { pvcName: 'snapshot-pvc', basePath: '/checkpoints', create: true, size: '1Ti' };
 
@@ -29,42 +27,5 @@ describe('the claim of the configuration', () => {
     [{ accessMode: 'ReadOnlyMany' }, 'is not one of ReadWriteMany, ReadWriteOnce'],
   ])('is no good with %j', (more, problem) => {
     expect(claimProblem({ ...CLAIM, ...more })).toContain(problem);
-  });
-});
-
-describe('what is known of storage without asking', () => {
-  const setOf = (value: object) => ({
-    indexed: (_: string, namespace: string) =>
-      namespace === 'demo'
-        ? [{ key: 'demo/a', meta: { name: 'a', namespace, uid: 'u', resourceVersion: '1' }, value: value as DaemonSet }]
-        : [],
-  });
-  const mounting = {
-    metadata: { name: 'snapshot-agent' },
-    spec: {
-      template: {
-        spec: {
-          containers: [{ name: 'agent', volumeMounts: [{ name: 'checkpoints', mountPath: '/checkpoints' }] }],
-          volumes: [{ name: 'checkpoints', persistentVolumeClaim: { claimName: 'snapshot-pvc' } }],
-        },
-      },
-    },
-  };
-
-  it('is the claim of the configuration (podMount)', () => {
-    expect(knownStorage({ pvc: { ...CLAIM, basePath: '/checkpoints/' } }, setOf({}), 'demo')).toEqual({
-      source: { accessMode: 'podMount', claim: 'snapshot-pvc', basePath: '/checkpoints' },
-    });
-    expect(knownStorage({ pvc: { ...CLAIM, pvcName: '' } }, setOf({}), 'demo')).toHaveProperty('problem');
-  });
-
-  it("is the claim of the namespace's agents (agentMount)", () => {
-    expect(knownStorage({}, setOf(mounting), 'demo')).toEqual({
-      source: { accessMode: 'agentMount', claim: 'snapshot-pvc', basePath: '/checkpoints' },
-    });
-    expect(knownStorage({}, setOf(mounting), 'other')).toEqual({
-      problem: 'no snapshot-agent daemonset found in namespace other',
-    });
-    expect(knownStorage({}, setOf({ spec: 7 }), 'demo')).toHaveProperty('problem');
   });
 });

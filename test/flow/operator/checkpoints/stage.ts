@@ -153,7 +153,7 @@ export function scriptedAgents(script: Partial<Agents> = {}): Agents {
 }
 
 /** The agents of namespace `demo`, which mount the artifacts themselves. */
-export function daemonSet() {
+function daemonSet() {
   return {
     kind: 'DaemonSet',
     metadata: {
