@@ -51,11 +51,20 @@ export async function findAgents(cluster: Cluster, agentNamespace: string | unde
   );
 }
 
-/** A ready agent: that of `node`, or any. Throws CommandError where there is none. */
+/**
+ * A ready agent: that of `node`, or any. Throws CommandError where there is none, or where agents of several namespaces could be meant: each
+ * may have another volume, and any pod can have the label of an agent.
+ */
 export function pickAgent(agents: readonly AgentPod[], node: string | undefined): AgentPod {
   const ofNode = node === undefined ? agents : agents.filter((agent) => agent.node === node);
   if (ofNode.length === 0)
     throw new CommandError('unreachable', `node ${node} has no agent; those that have one: ${nodesOf(agents)}`);
+  const namespaces = [...new Set(ofNode.map(({ namespace }) => namespace))].sort();
+  if (namespaces.length > 1)
+    throw new CommandError(
+      'usage',
+      `there are agents in several namespaces: ${visible(namespaces.join(', '))}. Say whose is meant with --agent-namespace`,
+    );
   const ready = ofNode.find(({ isReady }) => isReady);
   if (ready !== undefined) return ready;
   const names = ofNode.map(({ namespace, name }) => `${namespace}/${name}`).join(', ');

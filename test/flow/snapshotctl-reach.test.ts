@@ -97,6 +97,16 @@ describe('an agent', () => {
 });
 
 describe('where an agent cannot be reached, it is said why', () => {
+  it('there are agents in several namespaces, or pods that say so', async () => {
+    putAgent(stage.api, { ...AGENT_POD, namespace: 'a-tenant', name: 'no-agent', node: 'node-0' });
+    const { code, err } = await list(...stage.cluster);
+    const message =
+      'there are agents in several namespaces: a-tenant, snapshot. Say whose is meant with --agent-namespace';
+    expect([code, err]).toEqual([2, expect.stringContaining(message)]);
+    expect(stage.api.calls({ subresource: 'exec' })).toEqual([]);
+    expect(await list(...stage.cluster, '--agent-namespace', AGENT_POD.namespace)).toMatchObject({ code: 0 });
+  });
+
   it('no pod of one', async () => {
     stage.api.remove('pods', `${AGENT_POD.namespace}/${AGENT_POD.name}`);
     const { code, err } = await list(...stage.cluster);
