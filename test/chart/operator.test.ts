@@ -33,6 +33,7 @@ function configOf(objects: readonly Rendered[]) {
 interface PodSpec {
   readonly serviceAccountName: string;
   readonly securityContext: object;
+  readonly nodeSelector: Readonly<Record<string, string>>;
   readonly containers: readonly [
     {
       readonly securityContext: object;
@@ -90,6 +91,17 @@ describe('the pod of the operator', () => {
       readOnlyRootFilesystem: true,
       capabilities: { drop: ['ALL'] },
     });
+  });
+
+  it('has no user of its own on OpenShift, which refuses any but those of the namespace', () => {
+    const { securityContext } = podOf(withOperator({}, { openshift: { enabled: true } }));
+    expect(securityContext).toEqual({ runAsNonRoot: true, seccompProfile: { type: 'RuntimeDefault' } });
+  });
+
+  it('runs where its image does, and where the values say besides', () => {
+    const own = { 'kubernetes.io/os': 'linux', 'kubernetes.io/arch': 'amd64' };
+    expect(spec.nodeSelector).toEqual(own);
+    expect(podOf(withOperator({ nodeSelector: { pool: 'system' } })).nodeSelector).toEqual({ ...own, pool: 'system' });
   });
 
   it('listens and reads where its configuration says', () => {

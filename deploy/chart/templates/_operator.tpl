@@ -50,10 +50,9 @@ imagePullSecrets:
 {{- with .Values.operator.priorityClassName }}
 priorityClassName: {{ quote . }}
 {{- end }}
-{{- with .Values.operator.nodeSelector }}
+# The image is for these alone.
 nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+  {{- mergeOverwrite (dict "kubernetes.io/os" "linux" "kubernetes.io/arch" "amd64") .Values.operator.nodeSelector | toYaml | nindent 2 }}
 affinity:
   {{- if .Values.operator.affinity }}
   {{- toYaml .Values.operator.affinity | nindent 2 }}
