@@ -135,7 +135,8 @@ async function fromKubeconfig(path: string, contextName: string | undefined): Pr
   const dir = dirname(resolve(path));
   const absolute = (file: string | undefined | null) => (file ? resolve(dir, file) : undefined);
   try {
-    const file = parse(text) as {
+    // An empty file is one without anything in it.
+    const file = (parse(text) ?? {}) as {
       clusters?: unknown;
       contexts?: unknown;
       users?: RawUser[];
@@ -167,7 +168,8 @@ interface RawUser {
 
 function named<T extends { readonly name: string }>(list: readonly T[], name: string | undefined, kind: string): T {
   const found = list.find((entry) => entry.name === name);
-  if (found === undefined) throw new Error(`it has no ${kind} ${JSON.stringify(name ?? '')}`);
+  if (found === undefined)
+    throw new Error(name ? `it has no ${kind} ${JSON.stringify(name)}` : `it does not say which ${kind} is current`);
   return found;
 }
 

@@ -140,7 +140,7 @@ describe('a client from a kubeconfig', () => {
 
   it.each<[string, Parameters<typeof kubeconfig>[0], string]>([
     ['has no such context', { more: { 'current-context': 'y' } }, 'no context "y"'],
-    ['has no context at all', { more: { 'current-context': undefined } }, 'no context ""'],
+    ['has no context at all', { more: { 'current-context': undefined } }, 'which context is current'],
     ['has no such cluster', { more: { clusters: [] } }, 'no cluster "c"'],
     ['has no such user', { more: { users: [] } }, 'no user "u"'],
     ['wants a proxy', { cluster: { 'proxy-url': 'http://p' } }, 'proxy-url'],
@@ -156,6 +156,9 @@ describe('a client from a kubeconfig', () => {
   it('that is not there, or is no YAML, is refused with its path', async () => {
     const path = join(dir, 'odd');
     await expect(openKube({ kubeconfigPath: path })).rejects.toMatchObject({ reason: 'Credentials' });
+    await writeFile(path, '');
+    const empty = { reason: 'Credentials', message: expect.stringContaining('which context is current') as string };
+    await expect(openKube({ kubeconfigPath: path })).rejects.toMatchObject(empty);
     await writeFile(path, 'a: [');
     const refused = { reason: 'Credentials', message: expect.stringContaining(path) as string };
     await expect(openKube({ kubeconfigPath: path })).rejects.toMatchObject(refused);
