@@ -8,6 +8,9 @@ import { isOwnedBy } from '../control/object-writer.ts';
 import { selectorLabels } from './component.ts';
 import type { ServiceDecision } from './decide.ts';
 
+/** By which the workers of its generation are found. */
+const WORKERS = [LABELS.graph, LABELS.component, LABELS.workerHash];
+const KEYS = [...WORKERS, LABELS.checkpointId];
 const PODS = { group: '', version: 'v1', plural: 'pods' } as const;
 
 /**
@@ -63,8 +66,10 @@ export async function isInUse(
   signal: AbortSignal,
 ): Promise<boolean> {
   const { labels = {}, namespace } = metadata;
+  // Without its labels nobody can tell.
+  if (KEYS.some((key) => !labels[key])) return true;
   const same = (keys: readonly string[]) => keys.map((key) => `${key}=${labels[key] ?? ''}`).join(',');
-  const selectors = [same([LABELS.graph, LABELS.component, LABELS.workerHash]), same([LABELS.checkpointId])];
+  const selectors = [same(WORKERS), same([LABELS.checkpointId])];
   for (const labelSelector of selectors) {
     const request = { method: 'GET', path: resourcePath(PODS, namespace), query: { labelSelector }, signal } as const;
     const { items } = await client.request<{ items?: readonly Pod[] | null }>(request);

@@ -36,7 +36,7 @@ interface Step {
 
 /**
  * Brings what is made for a DynamoGraphDeployment to where it wants it: checkpoints first, then Deployments, then its status. Each write can
- * be repeated, and what is as it should be is not written. Throws KubeError.
+ * be repeated, and what is as it should be is not written. Last goes what is not needed any more. Throws KubeError.
  */
 export async function reconcileGraph(parts: GraphParts, subject: Subject, signal: AbortSignal): Promise<Again> {
   const { graph } = subject;
@@ -47,7 +47,6 @@ export async function reconcileGraph(parts: GraphParts, subject: Subject, signal
     made.push(await ensureCheckpoint(parts, step, signal));
   const rolled = owner.isOurs ? await rollOutAll(parts, { graph, steps: made, deployments }, signal) : undefined;
   const decisions = (rolled ?? made).map(({ decision }) => decision);
-  const isRetired = owner.isOurs ? await retire(parts, graph, decisions, signal) : true;
   const outlook: Outlook = {
     ...{ decisions, owner, now, generation: graph.metadata.generation },
     problems: rolled?.flatMap(({ applied }) => (applied.result === 'refused' ? [applied.problem] : [])) ?? [],
@@ -55,6 +54,7 @@ export async function reconcileGraph(parts: GraphParts, subject: Subject, signal
   };
   tell(parts, graph, outlook);
   await subject.statuses.write(graph, (object) => nextStatus(object, outlook), signal);
+  const isRetired = owner.isOurs ? await retire(parts, graph, decisions, signal) : true;
   if (!owner.isOurs && owner.againMs !== undefined) return { afterMs: owner.againMs };
   const isOpen = !isRetired || outlook.problems.length > 0 || decisions.some(({ word }) => word?.isTrouble === true);
   return isOpen ? { afterMs: AGAIN_MS } : undefined;
