@@ -1,7 +1,5 @@
 import type { Logger } from 'pino';
-import { sharedMemory } from '../contract/dynamo-checkpoint.ts';
 import { DYNAMO_GRAPH_DEPLOYMENT } from '../contract/dynamo-graph-deployment.ts';
-import { type SharedMemory, withWorkerDefaults } from '../contract/worker-defaults.ts';
 import type { KubeClient } from '../kube/client.ts';
 import type { EventWriter } from '../kube/events.ts';
 import type { Agents } from './agents/agents.ts';
@@ -13,14 +11,10 @@ import type { Config } from './config.ts';
 import { newRecorder } from './control/recorder.ts';
 import { newDeletionController } from './deletion/controller.ts';
 import { FINALIZER } from './deletion/policy.ts';
-import type { Component } from './graph/component.ts';
 import { newGraphController } from './graph/controller.ts';
 import { seccompProfile, storageConfig } from './slices.ts';
 import { findStorage } from './storage/source.ts';
 import { newWebhookCertificates } from './webhook/certificates.ts';
-
-/** That of DynamoCheckpoints, which a source is made by. */
-const DEFAULT_SHARED_MEMORY = '8Gi';
 
 /** Something that works while this process leads. */
 interface Work {
@@ -82,20 +76,11 @@ function graphs({ config, client, caches, events, log, metrics }: ControllerPart
       ...{ checkpointsEnabled: checkpoint.enabled, failedFallback: checkpoint.failedFallback, namespaces },
       ...{ rollout: graph.rollout, settleMs: graph.settleSeconds * 1_000, keptGenerations: graph.keptGenerations },
     },
-    shaping: {
-      ...{ seccompProfile: seccompProfile(config), placeholder: checkpoint.placeholder },
-      workerDefaults: (spec, targets, component) => withWorkerDefaults(spec, targets, sharedMemoryOf(component)),
-    },
+    shaping: { seccompProfile: seccompProfile(config), placeholder: checkpoint.placeholder },
     storage: (namespace, signal) => findStorage(client, { namespace, config: storage }, signal),
     finalizers: [FINALIZER],
     events: newRecorder(events, DYNAMO_GRAPH_DEPLOYMENT),
   });
-}
-
-/** As the checkpoint's Job has it: both must have the same mounts. */
-function sharedMemoryOf({ service }: Component): SharedMemory {
-  const said = service.checkpoint?.job?.sharedMemory ?? service['sharedMemory'];
-  return { size: DEFAULT_SHARED_MEMORY, ...sharedMemory.safeParse(said).data };
 }
 
 function certificates({ config: { webhook }, namespace, client, log, metrics }: ControllerParts): Work {

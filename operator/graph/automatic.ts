@@ -4,7 +4,7 @@ import { automaticId } from '../../contract/identity.ts';
 import { ANNOTATIONS, LABELS } from '../../contract/keys.ts';
 import { automaticCheckpointName } from '../../contract/operator-names.ts';
 import type { NewObject } from '../control/object-writer.ts';
-import { type Component, componentTemplate, generationOf, MAIN, selectorLabels } from './component.ts';
+import { type Component, componentTemplate, generationOf, MAIN, selectorLabels, sharedMemoryOf } from './component.ts';
 import type { Framework } from './support.ts';
 
 /** What the checkpoint of a worker generation is called. */
@@ -77,7 +77,6 @@ function keptPolicy(annotations: Readonly<Record<string, string>> = {}): Record<
 function jobOf(component: Component): object {
   const { service } = component;
   const { activeDeadlineSeconds, targetContainerName = MAIN, podTemplateSpec } = service.checkpoint?.job ?? {};
-  const sharedMemory = service.checkpoint?.job?.sharedMemory ?? service['sharedMemory'];
   const template = componentTemplate(component);
   const { labels = {}, annotations = {} } = podTemplateSpec?.metadata ?? {};
   return {
@@ -90,7 +89,7 @@ function jobOf(component: Component): object {
       spec: podTemplateSpec?.spec ?? template.spec,
     },
     targetContainerName,
-    ...(sharedMemory === undefined ? {} : { sharedMemory }),
+    sharedMemory: sharedMemoryOf(component),
     ...(activeDeadlineSeconds === undefined ? {} : { activeDeadlineSeconds }),
   };
 }

@@ -1,7 +1,9 @@
+import { sharedMemory } from '../../contract/dynamo-checkpoint.ts';
 import type { DynamoGraphDeployment } from '../../contract/dynamo-graph-deployment.ts';
 import { LABELS } from '../../contract/keys.ts';
 import { legalName } from '../../contract/operator-names.ts';
 import { ShapingError } from '../../contract/shaping-error.ts';
+import type { SharedMemory } from '../../contract/worker-defaults.ts';
 import { workerHash } from '../../contract/worker-hash.ts';
 import type { Container, EnvVar, ObjectMeta, PodSpec } from '../../kube/objects.ts';
 import { containerResources } from './resources.ts';
@@ -24,6 +26,7 @@ export interface ComponentTemplate {
 
 /** The container that `mainContainer` becomes. */
 export const MAIN = 'main';
+const DEFAULT_SHARED_MEMORY = '8Gi';
 /** Types of components that serve a model. Where none is said, it is one that does. */
 const WORKERS: readonly string[] = ['worker', 'prefill', 'decode'];
 
@@ -85,6 +88,12 @@ export function componentTemplate(component: Component): ComponentTemplate {
   const generation = isWorker(component) ? { [LABELS.workerHash]: generationOf(component) } : {};
   const containers = spec.containers.map((one) => (one.name === MAIN ? withIdentity(one, component) : one));
   return { metadata: { ...metadata, labels: { ...labels, ...generation } }, spec: { ...spec, containers } };
+}
+
+/** The tmpfs of a worker with a checkpoint: as for its checkpoint's Job, else for the service, else of the size that a DynamoCheckpoint has by default. */
+export function sharedMemoryOf({ service }: Component): SharedMemory {
+  const said = service.checkpoint?.job?.sharedMemory ?? service['sharedMemory'];
+  return { size: DEFAULT_SHARED_MEMORY, ...sharedMemory.safeParse(said).data };
 }
 
 /** The labels by which the pods of a service are found. They never change: a Deployment's selector cannot. */

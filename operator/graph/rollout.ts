@@ -3,8 +3,8 @@ import { legalName } from '../../contract/operator-names.ts';
 import { type Placeholder, restorePod } from '../../contract/restore-pod.ts';
 import { ShapingError } from '../../contract/shaping-error.ts';
 import type { StorageSource } from '../../contract/storage-volume.ts';
+import { withWorkerDefaults } from '../../contract/worker-defaults.ts';
 import { canonicalHash } from '../../contract/worker-hash.ts';
-import type { PodSpec } from '../../kube/objects.ts';
 import type { NewObject } from '../control/object-writer.ts';
 import { MANAGER, ownerOf, withoutSwitches } from './automatic.ts';
 import {
@@ -16,6 +16,7 @@ import {
   isWorker,
   MAIN,
   selectorLabels,
+  sharedMemoryOf,
   writtenTemplate,
 } from './component.ts';
 import { startedText } from './deployment.ts';
@@ -29,8 +30,6 @@ export interface Shaping {
   /** Profile of the node that the source ran under; undefined leaves what the pod says. */
   readonly seccompProfile: string | undefined;
   readonly placeholder: Placeholder;
-  /** Gives a worker with a checkpoint what its checkpoint Job has as well: both must have the same mounts and variables. */
-  readonly workerDefaults: (spec: PodSpec, targets: readonly string[], component: Component) => PodSpec;
 }
 
 /** What the Deployment of a service should be. */
@@ -74,7 +73,8 @@ export function wishOf(component: Component, start: Start, shaping: Shaping, sto
 }
 
 function basisOf(component: Component, start: Start, shaping: Shaping, storage?: StorageSource): string {
-  const { componentType, dynamoNamespace, sharedMemory, checkpoint } = component.service;
+  const { componentType, dynamoNamespace, checkpoint } = component.service;
+  const sharedMemory = sharedMemoryOf(component);
   const { metadata, spec } = writtenTemplate(component);
   const { seccompProfile, placeholder } = shaping;
   const written = { ...metadata, annotations: withoutSwitches(metadata.annotations), spec };
@@ -98,7 +98,7 @@ function startTemplate(
   if (component.service.checkpoint?.enabled !== true || !isWorker(component)) return plain;
   const targets =
     start.kind === 'restored' ? start.targets : [component.service.checkpoint.job?.targetContainerName ?? MAIN];
-  const worker = { ...plain, spec: shaping.workerDefaults(spec, targets, component) };
+  const worker = { ...plain, spec: withWorkerDefaults(spec, targets, sharedMemoryOf(component)) };
   if (start.kind === 'candidate') return candidate(worker, start);
   if (start.kind !== 'restored') return worker;
   if (storage === undefined) throw new ShapingError('where the artifacts are is not known');

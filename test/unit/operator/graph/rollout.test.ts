@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { DynamoGraphDeployment } from '../../../../contract/dynamo-graph-deployment.ts';
+import { automaticCheckpoint } from '../../../../operator/graph/automatic.ts';
 import { generationOf, selectorLabels } from '../../../../operator/graph/component.ts';
 import { isOfRollout, isRolledOut, startedOf } from '../../../../operator/graph/deployment.ts';
 import {
@@ -25,7 +26,7 @@ describe('the wish for a Deployment', () => {
   it('of a service without a checkpoint is its pod, and nothing of checkpoints', () => {
     const { template, replicas, started, name } = wish({ kind: 'cold' }, frontend);
     expect({ replicas, name, as: started?.as }).toEqual({ replicas: 1, name: 'vllm-auto-demo-frontend', as: 'cold' });
-    expect(JSON.stringify(template)).not.toMatch(/snapshot|checkpoint|WORKER_DEFAULT/);
+    expect(JSON.stringify(template)).not.toMatch(/snapshot|checkpoint|NCCL|shared-memory/);
     expect(template?.spec.containers).toMatchObject([
       { name: 'main', image: 'registry.example.com/dynamo/vllm-runtime:1.0.0' },
     ]);
@@ -40,9 +41,29 @@ describe('the wish for a Deployment', () => {
     });
     expect(template?.metadata.labels?.['nvidia.com/dynamo-worker-hash']).toBe(generationOf(worker));
     expect(template?.metadata.labels).not.toHaveProperty(['nvidia.com/snapshot-checkpoint-id']);
-    expect(template?.spec.containers[0]?.env).toContainEqual({ name: 'WORKER_DEFAULT', value: '1' });
+    expect(template?.spec.containers[0]?.env).toContainEqual({ name: 'NCCL_P2P_DISABLE', value: expect.any(String) });
     expect(template?.spec.containers[0]?.command).toBeUndefined();
     expect(started).toEqual({ generation: generationOf(worker), as: 'cold' });
+  });
+
+  it.each([
+    ['nothing', {}, { medium: 'Memory', sizeLimit: '8Gi' }],
+    ['the service', { sharedMemory: { size: '1Gi' } }, { medium: 'Memory', sizeLimit: '1Gi' }],
+    [
+      'its Job',
+      { sharedMemory: { size: '1Gi' }, 'checkpoint.job.sharedMemory': { size: '2Gi' } },
+      { sizeLimit: '2Gi' },
+    ],
+    ['none', { sharedMemory: { disabled: true } }, undefined],
+  ])('of a worker with a checkpoint has the shared memory of its Job: as said by %s', (_, worker, emptyDir) => {
+    const component = componentOf(autoGraph(worker));
+    const volumes = wish(CANDIDATE, component).template?.spec.volumes;
+    const found = volumes?.find((volume) => volume.name === 'shared-memory')?.emptyDir;
+    if (emptyDir === undefined) expect(found).toBeUndefined();
+    else expect(found).toMatchObject(emptyDir);
+    const { size } = (automaticCheckpoint(component, 'vllm')['spec'] as { job: { sharedMemory: { size: string } } }).job
+      .sharedMemory;
+    if (emptyDir !== undefined) expect(size).toBe(found?.sizeLimit);
   });
 
   it('of restored workers is shaped by the contract', () => {
@@ -104,7 +125,7 @@ describe('the wish for a Deployment', () => {
     const base = of({});
     expect(of({ replicas: 5 })).toBe(base);
     expect(of({ annotations: { 'nvidia.com/dynamo-checkpoint-failed-fallback': 'Wait' } })).toBe(base);
-    expect(of({}, CANDIDATE, { ...SHAPING, workerDefaults: (spec) => spec, placeholder: 'sleep' })).toBe(base);
+    expect(of({}, CANDIDATE, { seccompProfile: undefined, placeholder: 'sleep' })).toBe(base);
     const failure = { reason: 'R', message: 'm' };
     expect(of({}, { kind: 'held', failure })).toBe(of({}, { kind: 'held', failure: undefined }));
     const others = [
@@ -112,6 +133,8 @@ describe('the wish for a Deployment', () => {
       of({ annotations: { a: 'b' } }),
       of({ componentType: 'decode' }),
       of({ dynamoNamespace: 'other' }),
+      of({ sharedMemory: { size: '1Gi' } }),
+      of({ 'checkpoint.job.sharedMemory': { disabled: true } }),
       of({ 'extraPodSpec.mainContainer.image': 'vllm:2' }),
       of({}, { ...CANDIDATE, policy: 'WaitForCheckpoint' }),
       of({}, { kind: 'cold' }),
