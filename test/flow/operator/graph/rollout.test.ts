@@ -144,6 +144,18 @@ describe('the plain rollout', () => {
     expect(stage.api.list('services')).toEqual([]);
   });
 
+  it('makes and changes nothing of an object that is being deleted', async () => {
+    operate({ config: { rollout: 'on' } });
+    apply(altered(AUTO, 'metadata.finalizers', ['example.com/held']));
+    const name = await oneCheckpoint();
+    await eventually(() => expect(condition('vllm-auto-demo', 'PlainRollout')).toMatchObject({ status: 'True' }));
+    await lookedAt(() => stage.api.delete('dynamographdeployments', 'team/vllm-auto-demo'));
+    stage.api.forgetCalls();
+    await lookedAt(() => stage.api.remove('dynamocheckpoints', `team/${name}`));
+    await lookedAt(() => patchGraph('vllm-auto-demo', { spec: { services: { [WORKER]: { replicas: 4 } } } }));
+    expect(writes()).toEqual([]);
+  });
+
   it('leaves what has its name and is not its own, says so, and does the rest', async () => {
     stage.api.put({
       kind: 'Deployment',

@@ -184,6 +184,10 @@ describe('a new generation', () => {
     await lookedAt(() => patchGraph(NAME, { metadata: { labels: { looked: 'again' } } }));
     // Its workers are gone, and somebody restores from it.
     expect(checkpoints()).toHaveLength(2);
+    // The pod of its own Job goes with it.
+    const source = { ...metadata.labels, 'nvidia.com/snapshot-is-checkpoint-source': 'true' };
+    const ofJob = { ...metadata, name: 'source', labels: source };
+    stage.api.put({ kind: 'Pod', metadata: ofJob, spec: { containers: [{ name: 'main' }] } });
     stage.api.remove('pods', 'team/reader');
     patchGraph(NAME, { metadata: { labels: { looked: 'once more' } } });
     await eventually(() => expect(checkpoints().map((one) => one.metadata.name)).not.toContain(first));

@@ -232,6 +232,11 @@ describe('WaitForCheckpoint', () => {
   it('takes the fallback of the whole object where the service has none', () => {
     const component = componentOf(autoGraph(WAIT, { 'metadata.annotations': { [FALLBACK]: 'ColdStart' } }));
     expect(decide(factsOf(component, [automaticOf(component, failed)])).start.kind).toBe('candidate');
+    const annotations = { [FALLBACK]: 'Wait' };
+    const own = componentOf(
+      autoGraph({ ...WAIT, annotations }, { 'metadata.annotations': { [FALLBACK]: 'ColdStart' } }),
+    );
+    expect(decide(factsOf(own, [automaticOf(own, failed)])).start.kind).toBe('held');
   });
 
   it.each([
