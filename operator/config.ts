@@ -17,6 +17,8 @@ const checkpoint = z.strictObject({
   storage: checkpointStorage.prefault({}),
   /** Of Jobs that delete artifacts where no agent can. Empty: the operator's own, which the environment variable OPERATOR_IMAGE names. */
   cleanupImage: z.string().max(1_024).default(''),
+  /** Secrets with which that image is pulled, in the namespaces of the Jobs. */
+  cleanupImagePullSecrets: z.array(objectName).max(16).default([]),
   /** Whom those Jobs run as. Agents are root, and so are the artifacts' owners; 0 has no capability in the Job. */
   cleanupUser: z.number().int().min(0).max(2_147_483_647).default(0),
   seccomp: z
@@ -85,7 +87,7 @@ export const schema = z.strictObject({
       /** How long another controller has to show itself at a new object, with `auto`. */
       settleSeconds: z.number().min(0).max(3_600).default(10),
       /** Checkpoints of past generations that each service keeps; 0: none. */
-      keptGenerations: z.number().int().min(0).max(100).default(2),
+      keptGenerations: z.number().int().min(0).max(100).default(1),
     })
     .prefault({}),
   webhook: webhook.prefault({}).superRefine(({ certificateDays, authorityDays }, context) => {

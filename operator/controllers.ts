@@ -48,10 +48,13 @@ export function newControllers(parts: ControllerParts): readonly Work[] {
 
 /** It goes on where checkpoints are disabled: nothing may wait for a finalizer that nobody takes away. */
 function deletion({ config, client, caches, agents, ownImage, events, log, metrics }: ControllerParts): Work {
-  const { cleanupImage, cleanupUser, storage } = config.checkpoint;
+  const { cleanupImage, cleanupImagePullSecrets, cleanupUser, storage } = config.checkpoint;
   const leases = newLeaseWatch(client);
   return newDeletionController({
-    config: { ...storage.pvc, cleanupImage: cleanupImage || ownImage, cleanupUser, parallel: config.limits.parallel },
+    config: {
+      ...{ ...storage.pvc, cleanupImage: cleanupImage || ownImage, cleanupImagePullSecrets, cleanupUser },
+      parallel: config.limits.parallel,
+    },
     ...{ client, agents, events, log, checkpoints: caches.checkpoints },
     isLeased: (place, signal) => leases.isActive(place, signal),
     metrics: { ...metrics.control, ...metrics.deletion },

@@ -7,7 +7,7 @@ import { openKube } from '../kube/client.ts';
 import { newEventWriter } from '../kube/events.ts';
 import { startProbeEndpoint } from '../kube/probe-endpoint.ts';
 import { newAgents } from './agents/agents.ts';
-import { newConnections } from './agents/connections.ts';
+import { type Connections, newConnections } from './agents/connections.ts';
 import { type Metrics, newMetrics } from './api/metrics.ts';
 import { follow, newCaches } from './caches.ts';
 import { type Config, ConfigError } from './config.ts';
@@ -33,7 +33,46 @@ const MAX_LISTENERS = 200;
  * Starts everything in order, runs until the signal, stops in reverse. What it throws must end the process at once: nothing is waited for
  * then, as somebody else may lead already.
  */
-export async function serve({ config, env, log, onListening }: ServeInput, signal: AbortSignal): Promise<void> {
+export async function serve(input: ServeInput, signal: AbortSignal): Promise<void> {
+  const { config, log } = input;
+  const { connections, ...parts } = await openParts(input);
+  const { client, caches, events, metrics } = parts;
+  let readiness: () => readonly string[] = () => ['the operator is starting'];
+  const http = await startProbeEndpoint({
+    ...{ address: config.http.address, metrics: metrics.registry, log },
+    health: { readiness: () => (signal.aborted ? ['the operator is being stopped'] : readiness()) },
+  });
+  const webhook = config.webhook.enabled ? await openWebhook(parts) : undefined;
+  input.onListening?.({ http: http.port, webhook: webhook?.port });
+  // What fails stops everything else, though nobody waits for the end of that.
+  const failed = new AbortController();
+  const stop = AbortSignal.any([signal, failed.signal]);
+  setMaxListeners(MAX_LISTENERS, stop);
+  const afterwards = new AbortController();
+  const sending = events.run(afterwards.signal);
+  const following = follow(caches, stop);
+  readiness = () => [
+    ...following.missing().map((name) => `${name} were not read yet`),
+    ...(webhook?.readiness() ?? []),
+  ];
+  try {
+    await Promise.all([following.ended, leadWith(parts, stop)]);
+  } catch (error) {
+    failed.abort(error);
+    afterwards.abort();
+    throw error;
+  }
+  await webhook?.stop();
+  afterwards.abort();
+  await sending;
+  connections.close();
+  await http.stop();
+  client.close();
+  log.info('stopped');
+}
+
+/** What everything is made of. Nothing of it does anything yet. */
+async function openParts({ config, env, log }: ServeInput): Promise<ControllerParts & { connections: Connections }> {
   const metrics = newMetrics(VERSION);
   const client = await openKube({
     kubeconfigPath: config.kubernetes.kubeconfig || undefined,
@@ -51,54 +90,12 @@ export async function serve({ config, env, log, onListening }: ServeInput, signa
       log.warn({ err, loss, reason, about: about.name }, 'Event is given up');
     },
   });
-  const readiness = { now: (): readonly string[] => ['the operator is starting'] };
-  const http = await startProbeEndpoint({
-    ...{ address: config.http.address, metrics: metrics.registry, log },
-    health: { readiness: () => readiness.now() },
-  });
   const { namespaces } = config;
   const caches = newCaches({ client, namespaces, ownNamespace: namespace, log, metrics: metrics.control });
   const connections = newConnections({ config: config.agents, pods: caches.agentPods });
   const agents = newAgents({ pods: caches.agentPods, connections, log });
-  const work = {
-    config,
-    namespace,
-    client,
-    caches,
-    agents,
-    events,
-    log,
-    metrics,
-    ownImage: env['OPERATOR_IMAGE'] ?? '',
-  };
-  const webhook = config.webhook.enabled ? await openWebhook(work) : undefined;
-  onListening?.({ http: http.port, webhook: webhook?.port });
-  // What fails stops everything else, though nobody waits for the end of that.
-  const failed = new AbortController();
-  const stop = AbortSignal.any([signal, failed.signal]);
-  setMaxListeners(MAX_LISTENERS, stop);
-  const afterwards = new AbortController();
-  const sending = events.run(afterwards.signal);
-  const following = follow(caches, stop);
-  readiness.now = () => [
-    ...(signal.aborted ? ['the operator is being stopped'] : []),
-    ...following.missing().map((name) => `${name} were not read yet`),
-    ...(webhook?.readiness() ?? []),
-  ];
-  try {
-    await Promise.all([following.ended, leadWith(work, stop)]);
-  } catch (error) {
-    failed.abort(error);
-    afterwards.abort();
-    throw error;
-  }
-  await webhook?.stop();
-  afterwards.abort();
-  await sending;
-  connections.close();
-  await http.stop();
-  client.close();
-  log.info('stopped');
+  const ownImage = env['OPERATOR_IMAGE'] ?? '';
+  return { config, namespace, client, caches, agents, connections, events, log, metrics, ownImage };
 }
 
 /** Waits for the leadership, and does the leader's work. Throws where it is lost. */

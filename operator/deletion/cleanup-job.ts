@@ -10,6 +10,8 @@ import type { Volume } from './decide.ts';
 export interface CleanupConfig {
   /** With `snapshot-cleanup` in it: the operator's own. */
   readonly cleanupImage: string;
+  /** Names of Secrets in the Job's namespace. */
+  readonly cleanupImagePullSecrets: readonly string[];
   readonly cleanupUser: number;
 }
 
@@ -63,12 +65,13 @@ export function cleanupJob(
 function cleanupPod(
   { namespace, checkpointId }: { readonly namespace: string; readonly checkpointId: string },
   { claim, basePath }: Volume,
-  { cleanupImage, cleanupUser }: CleanupConfig,
+  { cleanupImage, cleanupImagePullSecrets, cleanupUser }: CleanupConfig,
 ) {
   return {
     restartPolicy: 'Never',
     automountServiceAccountToken: false,
     enableServiceLinks: false,
+    imagePullSecrets: cleanupImagePullSecrets.map((name) => ({ name })),
     securityContext: {
       ...{ runAsUser: cleanupUser, runAsGroup: cleanupUser, runAsNonRoot: cleanupUser !== 0 },
       seccompProfile: { type: 'RuntimeDefault' },

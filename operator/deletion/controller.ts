@@ -19,6 +19,15 @@ export type DeletionWord =
 
 /** Who deletes an artifact where agents reach the volume. What it throws is only the signal's reason. */
 export interface ArtifactDeleter {
+  /** The versions of a checkpoint that are there, as far as somebody says. */
+  versions(
+    namespace: string,
+    checkpointId: string,
+    asking: { readonly signal: AbortSignal },
+  ): Promise<
+    | { readonly result: 'listed'; readonly versions: readonly string[] }
+    | { readonly result: 'unknown'; readonly why: string }
+  >;
   deleteArtifact(
     name: { readonly namespace: string; readonly checkpointId: string; readonly version: string },
     asking: { readonly waitSeconds: number; readonly signal: AbortSignal },

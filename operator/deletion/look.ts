@@ -94,7 +94,10 @@ export async function lookAt(
 async function wordOf({ agents }: DeletionParts, checkpoint: DynamoCheckpoint, signal: AbortSignal) {
   const { namespace } = checkpoint.metadata;
   const checkpointId = checkpointIdOf(checkpoint);
-  for (const version of versionsOf(checkpoint.metadata)) {
+  // Those that it is known to have had, and those that were made before its policy was to delete them.
+  const found = await agents.versions(namespace, checkpointId, { signal });
+  const versions = [...(found.result === 'listed' ? found.versions : []), ...versionsOf(checkpoint.metadata)];
+  for (const version of new Set(versions)) {
     const name = { namespace, checkpointId, version };
     const word = await agents.deleteArtifact(name, { waitSeconds: WAIT_SECONDS, signal });
     if (word.result === 'in-use' || word.result === 'unknown')

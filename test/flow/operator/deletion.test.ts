@@ -23,16 +23,19 @@ const ID = 'one-id';
 const JOB = `demo/${idCheckpointJobName(ID, '1')}`;
 const CLEANUP = `demo/${cleanupJobName(ID)}`;
 const DELETE = { [ANNOTATIONS.deletionPolicy]: 'Delete' };
+const UNKNOWN_VERSIONS = { result: 'unknown', why: 'no agent is there' } as const;
 const UNKNOWN: DeletionWord = { result: 'unknown', why: 'no agent is there' };
 
 let words: Record<string, DeletionWord>;
 let asked: string[];
+/** What agents list. */
+let listed: string[] | undefined;
 let outcome: (jobKey: string, pod: string) => unknown;
 /** The uids of all cleanup Jobs that ever were. */
 let cleanups: Set<string>;
 let metrics: ReturnType<typeof newDeletionMetrics>;
 beforeEach(() => {
-  [words, asked, metrics, cleanups] = [{}, [], newDeletionMetrics(), new Set()];
+  [words, asked, listed, metrics, cleanups] = [{}, [], undefined, newDeletionMetrics(), new Set()];
   outcome = (job, pod) => completeJob(stage.api, job, pod);
   stage.api.put({ kind: 'PersistentVolumeClaim', metadata: { name: 'data', namespace: 'demo' }, spec: {} });
   // What the Job controller and the garbage collector do.
@@ -60,13 +63,21 @@ function operator(pvcName = 'data'): () => void {
   const killed = new AbortController();
   const { client, log } = stage;
   const agents: ArtifactDeleter = {
+    versions: () => Promise.resolve(listed === undefined ? UNKNOWN_VERSIONS : { result: 'listed', versions: listed }),
     deleteArtifact: ({ namespace, checkpointId, version }) => {
       asked.push(`${namespace}/${checkpointId}/${version}`);
       return Promise.resolve(words[version] ?? UNKNOWN);
     },
   };
   const events = newEventWriter({ client, source: { component: 'snapshot-operator' } });
-  const config = { pvcName, basePath: '/checkpoints', cleanupImage: 'operator:1', cleanupUser: 0, parallel: 2 };
+  const config = {
+    pvcName,
+    basePath: '/checkpoints',
+    cleanupImage: 'operator:1',
+    cleanupUser: 0,
+    cleanupImagePullSecrets: [],
+    parallel: 2,
+  };
   const controller = newDeletionController({
     ...{ config, client, checkpoints: cache(), agents, events, log: log.log, isLeased: newLeaseWatch(client).isActive },
     metrics: { ...stage.metrics, ...metrics },
@@ -110,6 +121,17 @@ describe('a DynamoCheckpoint whose artifacts are to go with it', () => {
     expect(asked).toEqual(['demo/one-id/1', 'demo/one-id/2']);
     expect(stage.api.get('jobs', CLEANUP)).toBeUndefined();
     await eventually(() => expect(reasons()).toEqual(['ArtifactsDeleted']));
+  });
+
+  it('takes versions with it that were made before its policy was to delete them', async () => {
+    put();
+    operator();
+    await held();
+    listed = ['0', '1'];
+    words = { 0: { result: 'deleted' }, 1: { result: 'deleted' } };
+    remove();
+    await gone();
+    expect(asked).toEqual(['demo/one-id/0', 'demo/one-id/1']);
   });
 
   it('waits for restores that read one', async () => {

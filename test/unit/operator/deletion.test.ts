@@ -149,7 +149,11 @@ describe('an object that is being deleted', () => {
 
 describe('the cleanup Job', () => {
   const about = { namespace: 'demo', uid: 'u1', checkpointId: ID };
-  const made = cleanupJob(about, VOLUME, { cleanupImage: 'operator:1', cleanupUser: 65_532 });
+  const made = cleanupJob(about, VOLUME, {
+    cleanupImage: 'operator:1',
+    cleanupUser: 65_532,
+    cleanupImagePullSecrets: ['pull'],
+  });
   const served = (more: object = {}, meta: object = {}) => ({
     ...made,
     metadata: { ...made.metadata, uid: 'j1', resourceVersion: '1', ...meta },
@@ -174,6 +178,7 @@ describe('the cleanup Job', () => {
     const { spec } = (made['spec'] as { template: { spec: Record<string, unknown> } }).template;
     expect(spec).toMatchObject({
       automountServiceAccountToken: false,
+      imagePullSecrets: [{ name: 'pull' }],
       securityContext: { runAsUser: 65_532, runAsNonRoot: true },
       containers: [
         {
