@@ -50,5 +50,6 @@ image-roots: setup build ## Makes all images without a container engine: .cache/
 
 image-bill: build ## Prints what is in an image and its licences: IMAGE=agent, operator or placeholder, BILL=licenses.txt or bom.json
 	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && \
+	$(if $(wildcard deploy/images/$(IMAGE)/packages.txt),deploy/images/make-root.sh 'deploy/images/$(IMAGE)/packages.txt' '.cache/$(IMAGE)-root' >&2 &&) \
 	deploy/images/lay-out.sh '$(IMAGE)' . "$$work/added" $(if $(wildcard deploy/images/$(IMAGE)/packages.txt),'.cache/$(IMAGE)-root') && \
 	cat "$$work/added/usr/share/snapshot/$(BILL)"
