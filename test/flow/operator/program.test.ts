@@ -4,12 +4,13 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { readDefinitions } from '../../fakes/kube-api/crds.ts';
 import { type KubeApi, serverError, startKubeApi } from '../../fakes/kube-api/server.ts';
 import { CHECKPOINT } from '../../unit/crds/samples.ts';
-import { eventually } from '../kube/server.ts';
 
+/** A program needs its time to start. */
+const eventually = (check: () => unknown) => vi.waitFor(check, { timeout: 20_000, interval: 20 });
 let api: KubeApi;
 let dir: string;
 let kubeconfig: string;
