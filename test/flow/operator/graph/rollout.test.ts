@@ -11,6 +11,12 @@ const names = () => stage.api.list('deployments').map(({ metadata }) => metadata
 const containersOf = (name: string) => template(name).spec?.['containers'];
 const writes = () => stage.api.calls({ verb: WRITES, where: ({ resource }) => resource !== 'events' });
 
+/** Waits until another object has all that it wants: what happened before it was seen by then. */
+async function overtaken(by: string): Promise<void> {
+  apply(altered(AUTO, 'metadata.name', by));
+  await eventually(() => expect(condition(by, 'PlainRollout')).toMatchObject({ status: 'True' }));
+}
+
 describe('the examples of the guide', () => {
   it('with checkpointRef: both services have a Deployment, the worker is a candidate of what is referred to', async () => {
     stage.api.put({ ...CHECKPOINT, kind: 'DynamoCheckpoint', metadata: { name: 'qwen3-06b-bf16', namespace: 'team' } });
@@ -149,11 +155,14 @@ describe('the plain rollout', () => {
     apply(altered(AUTO, 'metadata.finalizers', ['example.com/held']));
     const name = await oneCheckpoint();
     await eventually(() => expect(condition('vllm-auto-demo', 'PlainRollout')).toMatchObject({ status: 'True' }));
-    await lookedAt(() => stage.api.delete('dynamographdeployments', 'team/vllm-auto-demo'));
-    stage.api.forgetCalls();
-    await lookedAt(() => stage.api.remove('dynamocheckpoints', `team/${name}`));
-    await lookedAt(() => patchGraph('vllm-auto-demo', { spec: { services: { [WORKER]: { replicas: 4 } } } }));
-    expect(writes()).toEqual([]);
+    stage.api.delete('dynamographdeployments', 'team/vllm-auto-demo');
+    await overtaken('second');
+    stage.api.remove('dynamocheckpoints', `team/${name}`);
+    patchGraph('vllm-auto-demo', { spec: { services: { [WORKER]: { replicas: 4 } } } });
+    await overtaken('third');
+    expect(checkpoints()).toHaveLength(2);
+    expect(checkpoints().map(({ metadata }) => metadata.name)).not.toContain(name);
+    expect(deployment('vllm-auto-demo-vllmdecodeworker')?.spec).toMatchObject({ replicas: 1 });
   });
 
   it('leaves what has its name and is not its own, says so, and does the rest', async () => {
@@ -216,17 +225,21 @@ describe('where another controller rolls out', () => {
     await eventually(() =>
       expect(condition('vllm-auto-demo', 'PlainRollout')).toMatchObject({ reason: 'OtherController' }),
     );
-    await lookedAt(() => patchGraph('vllm-auto-demo', { spec: { services: { [WORKER]: { replicas: 5 } } } }));
+    patchGraph('vllm-auto-demo', { spec: { services: { [WORKER]: { replicas: 5 } } } });
+    await overtaken('second');
     expect(deployment('vllm-auto-demo-vllmdecodeworker')?.spec).toMatchObject({ replicas: 1 });
   });
 
   it('waits a while at a new object, and begins then', async () => {
-    operate({ config: { settleMs: 2_500 } });
-    apply(AUTO);
+    const { creationTimestamp } = apply(AUTO).metadata;
+    let now = new Date(creationTimestamp);
+    operate({ config: { settleMs: 1_000 }, clock: () => now });
     await eventually(() =>
       expect(condition('vllm-auto-demo', 'PlainRollout')).toMatchObject({ reason: 'LookingForController' }),
     );
     expect(names()).toEqual([]);
+    // It looks again by itself when the time is over.
+    now = new Date(now.getTime() + 1_000);
     await eventually(() => expect(names()).toHaveLength(2));
   });
 

@@ -28,6 +28,7 @@ const STORAGE: StorageFound = {
 export interface Operating {
   readonly config?: Partial<GraphConfig>;
   readonly storage?: () => StorageFound;
+  readonly clock?: () => Date;
 }
 
 /** The controller of DynamoGraphDeployments before a server, and what tests ask of that. */
@@ -37,7 +38,7 @@ export function useGraphs() {
   afterEach(() => stopDeployments());
 
   /** Runs an operator; the answer kills it: what it has sent is cut off. */
-  const operate = ({ config = {}, storage = () => STORAGE }: Operating = {}) => {
+  const operate = ({ config = {}, storage = () => STORAGE, clock = () => new Date() }: Operating = {}) => {
     const { client, log, metrics } = stage;
     const killed = new AbortController();
     const cacheOf = <T>(kind: ResourceKind, read: (object: unknown) => ObjectRead<T>) => {
@@ -50,7 +51,7 @@ export function useGraphs() {
     const writer = newEventWriter({ client, source: { component: 'snapshot-operator' } });
     run((signal) => writer.run(AbortSignal.any([signal, killed.signal])));
     const controller = newGraphController({
-      ...{ client, metrics, log: log.log, shaping: SHAPING, backoff: BACKOFF },
+      ...{ client, metrics, log: log.log, shaping: SHAPING, backoff: BACKOFF, clock },
       graphs: cacheOf(DYNAMO_GRAPH_DEPLOYMENT, readDynamoGraphDeployment),
       checkpoints: cacheOf(DYNAMO_CHECKPOINT, readDynamoCheckpoint),
       deployments: cacheOf(DEPLOYMENTS, readDeployment),
