@@ -53,18 +53,25 @@ export function planCertificates(
   const step = (kind: CertificateStep['authority'], why: string): CertificateStep => ({
     ...{ authority: kind, issues: kind === 'make' || kind === 'promote', dropsPrevious, why },
   });
-  const isOver = nowMs >= authority.notAfterMs;
-  const isNextGood = next !== undefined && nowMs < next.notAfterMs;
-  if (isOver)
-    return isNextGood ? step('promote', 'the former authority had run out') : step('make', 'the authority had run out');
+  const isNextGood = next !== undefined && nowMs < next.notAfterMs && !isEarly(next, nowMs);
+  const useless = isEarly(authority, nowMs) ? EARLY : nowMs >= authority.notAfterMs ? 'had run out' : undefined;
+  if (useless !== undefined)
+    return isNextGood ? step('promote', `the former authority ${useless}`) : step('make', `the authority ${useless}`);
   if (isNextGood && trustedSinceMs !== undefined && nowMs >= trustedSinceMs + wish.settleMs)
     return step('promote', 'the next authority is trusted everywhere');
   const why = reasonToIssue(holding, wish, nowMs);
-  if (next === undefined && nowMs >= renewalMs(authority))
+  if (!isNextGood && nowMs >= renewalMs(authority))
     return { ...step('add-next', "a third of the authority's life is left"), issues: why !== undefined };
   if (why !== undefined) return { ...step('keep', why), issues: true };
   return dropsPrevious ? step('keep', 'what a former authority signed has run out') : undefined;
 }
+
+/**
+ * Made by a clock that ran ahead: the API server refuses it until then. Certificates begin five minutes before they are made, so that
+ * clocks which differ by less make none. Where it is the clock here that is wrong, what it makes is replaced by the next right one.
+ */
+const isEarly = ({ notBeforeMs }: CertificateFacts, nowMs: number): boolean => notBeforeMs > nowMs;
+const EARLY = 'begins later than now: a clock ran ahead';
 
 function reasonToIssue(
   { authority, leaf }: CertificateHolding,
@@ -73,5 +80,6 @@ function reasonToIssue(
 ): string | undefined {
   if (leaf.issuer !== authority.id) return 'the certificate was not of the authority';
   if (leaf.names.join() !== name) return `the certificate was for ${leaf.names.join(', ') || 'no name'}`;
+  if (isEarly(leaf, nowMs)) return `the certificate ${EARLY}`;
   return nowMs >= renewalMs(leaf) ? "a third of the certificate's life was left" : undefined;
 }

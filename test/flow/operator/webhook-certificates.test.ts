@@ -87,6 +87,20 @@ describe('certificates', () => {
     expect(isShaped(await create())).toBe(true);
   });
 
+  it('that begin later, because a clock ran ahead, are made anew; the log says why, and the former authority stays trusted', async () => {
+    putCheckpoint();
+    const early = await madeAgo(-30);
+    hold(early);
+    register();
+    lead();
+    await ready(await replica());
+    await eventually(() => expect(trusted()).toEqual([held()?.authority.read.id, early.authority.read.id]));
+    await eventually(async () => expect(isShaped(await create())).toBe(true));
+    expect(stage.log.said(WRITTEN)).toMatchObject([
+      { change: 'authority-changed', reason: 'the authority begins later than now: a clock ran ahead' },
+    ]);
+  });
+
   it('are written once, however often they are looked at, and their keys are in no log', async () => {
     register();
     lead();

@@ -63,6 +63,32 @@ describe('what is due of the certificates', () => {
       NOW,
       { authority: 'make', issues: true },
     ],
+    ['a certificate, where it begins later', leaf(facts('leaf', -30, 90)), NOW, { authority: 'keep', issues: true }],
+    [
+      'all anew, where both begin later',
+      { authority: facts('one', -30, 1800), ...leaf(facts('leaf', -30, 90)) },
+      NOW,
+      { authority: 'make', issues: true },
+    ],
+    [
+      'the next one at once, where the present one begins later',
+      { authority: facts('one', -30, 1800), next },
+      undefined,
+      { authority: 'promote', issues: true },
+    ],
+    ['nothing, while a next one begins later', { next: facts('two', -30, 1800) }, NOW - 300_000, undefined],
+    [
+      'another next authority, where the one that is there begins later',
+      { authority: facts('one', 1200, 1800), next: facts('two', -30, 1800) },
+      NOW,
+      { authority: 'add-next', issues: false },
+    ],
+    [
+      'nothing, where they begin now',
+      { authority: facts('one', 0, 1800), ...leaf(facts('leaf', 0, 90)) },
+      NOW,
+      undefined,
+    ],
     ['nothing, while a former one is needed', { previous, previousUntilMs: NOW }, NOW, undefined],
     [
       'the end of a former one',
