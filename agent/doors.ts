@@ -61,6 +61,12 @@ export async function openGrpc(
       closeGraceMs: api.closeGraceSeconds * 1000,
     },
   });
+  const { certificates } = endpoint;
+  if (certificates !== undefined)
+    metrics.readAtScrape({
+      certificateExpiriesMs: certificates.expiriesMs,
+      areCertificatesStale: certificates.isStale,
+    });
   log.info({ ...endpoint.addresses }, 'gRPC is served');
   return () => endpoint.close();
 }

@@ -124,6 +124,7 @@ async function openState({ live, log, native, node, doors }: Parts) {
   const { file: path, create, previousFiles, acceptedDirectory } = storage.key;
   const keyFiles = { path, create, olderPaths: previousFiles, acceptedDirectory };
   const recordKeys = followRecordKeys(keyFiles, { first: await loadRecordKeys(keyFiles), log });
+  doors.metrics.readAtScrape({ areRecordKeysStale: recordKeys.isStale });
   const journal = await openJournal({ path: join(paths.stateDir, 'journal.jsonl'), bootId: node.bootId });
   for (const warning of journal.warnings) log.error({ warning }, 'journal');
   const retentionSetup: RetentionSetup = {

@@ -20,6 +20,18 @@ export interface Certificates {
   /** Changes when one of the files does. */
   readonly text: string;
   readonly validTo: string;
+  readonly expiriesMs: CertificateExpiries;
+}
+
+/** When no new connection comes about any more, in milliseconds since 1970: of the server's own certificate, and of the last client authority. */
+export type CertificateExpiries = Readonly<Record<'server' | 'client_ca', number>>;
+
+/** The certificates that new connections use now. */
+export interface LiveCertificates {
+  expiriesMs(): CertificateExpiries;
+  /** The files changed, or are gone, and cannot be used: what was in force stays. */
+  isStale(): boolean;
+  stop(): void;
 }
 
 /** Reads the files and sees that they fit together. Throws CONFIG_INVALID. */
@@ -43,7 +55,10 @@ export async function readCertificates(files: CertificateFiles): Promise<Certifi
     const message = cause instanceof Error ? cause.message : String(cause);
     throw new SnapshotError('CONFIG_INVALID', `${files.keyFile} and ${files.certificateFile}: ${message}`, { cause });
   }
-  return { options, text: [cert, key, ca].join('\n'), validTo: own?.validTo ?? '' };
+  const validTo = own?.validTo ?? '';
+  const lastMs = Math.max(...authorities.map((authority) => Date.parse(authority.validTo)));
+  const expiriesMs = { server: Date.parse(validTo), client_ca: lastMs };
+  return { options, text: [cert, key, ca].join('\n'), validTo, expiriesMs };
 }
 
 /** At least one: with an empty list of authorities Node.js would take those of the system. */
@@ -70,7 +85,7 @@ async function readText(file: string): Promise<string> {
 
 /**
  * Tells when the files have changed. They are read again and again, not watched: kubelet swaps a link above them, and they are small.
- * Files that do not fit together, as in the middle of a change, are not told; the log says so once. Returns how it stops.
+ * Files that do not fit together, as in the middle of a change, are not told; the log says so once.
  */
 export function followCertificates(
   files: CertificateFiles,
@@ -80,18 +95,18 @@ export function followCertificates(
     readonly log: Logger;
     readonly changed: (certificates: Certificates) => void;
   },
-): () => void {
+): LiveCertificates {
   const { log } = options;
-  let current = options.first.text;
+  let current = options.first;
   let problem = '';
   let isLooking = false;
   const look = async () => {
     try {
       const found = await readCertificates(files);
       problem = '';
-      if (found.text === current) return;
+      if (found.text === current.text) return;
       options.changed(found);
-      current = found.text;
+      current = found;
       log.info({ validTo: found.validTo }, 'the server certificate or the client authorities changed');
     } catch (err) {
       const message = err instanceof Error ? err.message : String(err);
@@ -107,5 +122,9 @@ export function followCertificates(
     });
   }, options.everyMs);
   timer.unref();
-  return () => clearInterval(timer);
+  return {
+    expiriesMs: () => current.expiriesMs,
+    isStale: () => problem !== '',
+    stop: () => clearInterval(timer),
+  };
 }

@@ -3,7 +3,7 @@ import type { AddressInfo, Socket } from 'node:net';
 import { createServer, type Server, type TLSSocket } from 'node:tls';
 import type { Logger } from 'pino';
 import { SnapshotError } from '../errors.ts';
-import { type CertificateFiles, followCertificates, readCertificates } from './certificates.ts';
+import { type CertificateFiles, followCertificates, type LiveCertificates, readCertificates } from './certificates.ts';
 
 const HANDSHAKE_MS = 10_000;
 const CERTIFICATES_EVERY_MS = 10_000;
@@ -18,8 +18,7 @@ export interface TlsOptions extends CertificateFiles {
 export interface TlsListener {
   readonly server: Server;
   readonly address: string;
-  /** Stops reading the files. */
-  stop(): void;
+  readonly certificates: LiveCertificates;
 }
 
 /**
@@ -67,13 +66,13 @@ export async function listenTls(
     );
     server.listen({ port, ...(host !== undefined && { host }) }, resolve);
   });
-  const stop = followCertificates(options, {
+  const certificates = followCertificates(options, {
     first,
     everyMs: options.certificatesEveryMs ?? CERTIFICATES_EVERY_MS,
     log,
     changed: (now) => server.setSecureContext({ ...now.options, ...always }),
   });
-  return { server, address: addressText(server.address() as AddressInfo), stop };
+  return { server, address: addressText(server.address() as AddressInfo), certificates };
 }
 
 /** Why the certificate of a client is not taken. */

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import { type Server, ServerCredentials, type ServerOptions } from '@grpc/grpc-js';
 import { type Client, callerOf, LOCAL_CALLER, namesOf } from './callers.ts';
+import type { LiveCertificates } from './certificates.ts';
 import { Closing, newServer, type ServerInput } from './grpc-server.ts';
 import { listenUnix } from './grpc-socket.ts';
 import { listenTls, type TlsOptions } from './grpc-tls.ts';
@@ -27,6 +28,8 @@ export interface GrpcInput extends ServerInput {
 
 export interface GrpcEndpoint {
   readonly addresses: { readonly unix: string | undefined; readonly tcp: string | undefined };
+  /** Of the TCP listener. */
+  readonly certificates: LiveCertificates | undefined;
   /**
    * Takes no more calls, says NOT_SERVING, ends streams with UNAVAILABLE, lets calls under way end within the grace, then ends
    * those too. Operations are not touched.
@@ -37,7 +40,7 @@ export interface GrpcEndpoint {
 /** What a listener hands its connections to, and how it is stopped. */
 interface Listener {
   readonly server: { close(): unknown; maxConnections: number };
-  stop?(): void;
+  readonly certificates?: LiveCertificates;
 }
 
 export const DEFAULT_LIMITS: Limits = {
@@ -77,9 +80,9 @@ export async function startGrpc(input: GrpcInput): Promise<GrpcEndpoint> {
     return listener;
   };
   const stopListening = () => {
-    for (const { server, stop } of listeners) {
+    for (const { server, certificates } of listeners) {
       server.close();
-      stop?.();
+      certificates?.stop();
     }
   };
 
@@ -92,7 +95,8 @@ export async function startGrpc(input: GrpcInput): Promise<GrpcEndpoint> {
       config.tcp === undefined ? undefined : add(await listenTls(config.tcp, log, open(certified(config), TLS_AGE)));
     const addresses = { unix: config.socketPath || undefined, tcp: tcp?.address };
     log.info({ ...addresses, reflection: config.reflection }, 'the gRPC API listens');
-    return { addresses, close: () => close(servers, closing, { stopListening, graceMs: config.closeGraceMs }) };
+    const ending = { stopListening, graceMs: config.closeGraceMs };
+    return { addresses, certificates: tcp?.certificates, close: () => close(servers, closing, ending) };
   } catch (error) {
     stopListening();
     throw error;

@@ -1,5 +1,6 @@
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import type { OperationKind } from '../operations/operation.ts';
+import type { CertificateExpiries } from './certificates.ts';
 import { type EventMetrics, observeEvents } from './metrics-events.ts';
 import { type MetricMaker, metricMaker } from './metrics-labels.ts';
 import { type OperationMetrics, observeOperations } from './metrics-operations.ts';
@@ -35,6 +36,10 @@ export interface ScrapeSources {
   readonly watchContactAgeSeconds?: () => number | undefined;
   readonly watchedPods?: () => number;
   readonly isReady?: () => boolean;
+  /** Not given where there is no TCP. */
+  readonly certificateExpiriesMs?: () => CertificateExpiries;
+  readonly areCertificatesStale?: () => boolean;
+  readonly areRecordKeysStale?: () => boolean;
 }
 
 export interface Metrics {
@@ -54,6 +59,7 @@ export function newMetrics(build: Build, now: () => number = Date.now): Metrics 
   const operations = observeOperations(operationInstruments(make), now);
   const events = observeEvents({ ...clusterInstruments(make), ...storageInstruments(make), ...apiInstruments(make) });
   polledInstruments(make, () => sources, operations);
+  credentialInstruments(make, () => sources);
   make
     .gauge('snapshot_agent_build_info', 'Always 1; versions of the agent, CRIU, kernel and runtime.', [
       'version',
@@ -184,4 +190,24 @@ function polledInstruments({ polled }: MetricMaker, sources: () => ScrapeSources
     const isReady = sources().isReady?.();
     return single(isReady === undefined ? undefined : Number(isReady));
   });
+}
+
+function credentialInstruments({ polled }: MetricMaker, sources: () => ScrapeSources): void {
+  const stale = (read: (() => boolean) | undefined) => read && [{ labels: {}, value: Number(read()) }];
+  polled(
+    'snapshot_agent_certificate_expiry_timestamp_seconds',
+    'When what gRPC over TCP uses runs out.',
+    ['which'],
+    () => {
+      const expiries = sources().certificateExpiriesMs?.();
+      const value = (which: 'server' | 'client_ca', ms: number) => ({ labels: { which }, value: ms / 1000 });
+      return expiries && [value('server', expiries.server), value('client_ca', expiries.client_ca)];
+    },
+  );
+  polled('snapshot_agent_certificates_stale', '1 while changed certificate files cannot be used, else 0.', [], () =>
+    stale(sources().areCertificatesStale),
+  );
+  polled('snapshot_agent_record_keys_stale', '1 while changed key files cannot be used, else 0.', [], () =>
+    stale(sources().areRecordKeysStale),
+  );
 }

@@ -7,6 +7,8 @@ const LOOK_EVERY_MS = 10_000;
 /** The record keys as they are now. What begins takes them once and works with those to its end. */
 export interface LiveRecordKeys {
   current(): RecordKeys;
+  /** The files changed, or are gone, and cannot be used. */
+  isStale(): boolean;
   stop(): void;
 }
 
@@ -44,7 +46,7 @@ export function followRecordKeys(
     });
   }, everyMs);
   timer.unref();
-  return { current: () => keys, stop: () => clearInterval(timer) };
+  return { current: () => keys, isStale: () => problem !== '', stop: () => clearInterval(timer) };
 }
 
 /** Ids tell which keys they are, and nothing about them. */

@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -178,6 +179,31 @@ describe('mutual TLS', () => {
 });
 
 describe('changed certificate files', () => {
+  const state = () => [started.endpoint.certificates?.isStale(), started.endpoint.certificates?.expiriesMs()];
+  const until = (certificate: Buffer) => Date.parse(new X509Certificate(certificate).validTo);
+
+  it('say until when they are good: the server, and the last of the authorities', async () => {
+    expect(state()).toEqual([
+      false,
+      { server: until(serverCertificate.cert), client_ca: until(authority.certificate) },
+    ]);
+    const longer = await authority.issue('agent', { names: SERVER_NAMES, days: 3 });
+    expect(until(longer.cert)).toBeGreaterThan(until(serverCertificate.cert));
+    await copyFile(longer.certFile, files.certificateFile);
+    // The key is that of the other one still.
+    await eventually(() => started.endpoint.certificates?.isStale() === true);
+    expect(state()).toEqual([true, { server: until(serverCertificate.cert), client_ca: until(authority.certificate) }]);
+    await copyFile(longer.keyFile, files.keyFile);
+    await eventually(() => started.endpoint.certificates?.isStale() === false);
+    expect(state()).toEqual([false, { server: until(longer.cert), client_ca: until(authority.certificate) }]);
+  });
+
+  it('do not count where there is no TCP', async () => {
+    const local = await startEndpoint();
+    expect(local.endpoint.certificates).toBeUndefined();
+    await local.stop();
+  });
+
   it('are used for new connections, without a restart, while old ones go on', async () => {
     const before = connect(operator);
     await before.ask('GetNodeInfo');

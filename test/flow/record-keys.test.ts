@@ -30,6 +30,7 @@ async function follow(path: string, acceptedDirectory: string | undefined) {
   const following = live;
   return {
     ...logged,
+    isStale: () => following.isStale(),
     signs: () => following.current().current.id,
     accepts: () =>
       following
@@ -82,10 +83,12 @@ describe('record keys of a mounted Secret', () => {
     const keys = await follow(join(secret.path, 'record.key'), secret.path);
     await secret.swap(wrong);
     await until(() => keys.said(UNUSED).length > 0, 'the refusal');
+    expect(keys.isStale()).toBe(true);
     await secret.swap({ ...wrong, 'more.key': content(3) });
     expect([keys.signs(), keys.accepts()]).toEqual([idOf(1), [idOf(1)]]);
     await secret.swap({ 'record.key': content(4) });
     await until(() => keys.signs() === idOf(4), 'a good one counts again');
+    expect(keys.isStale()).toBe(false);
     expect(keys.said(UNUSED)).toHaveLength(1);
     expect(keys.said(CHANGED)).toHaveLength(1);
   });

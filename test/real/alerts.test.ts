@@ -241,6 +241,39 @@ const CASES: readonly Case[] = [
     description: 'Agents of snapshot-system: SIGNATURE_WRONG. A key was rotated away, or somebody wrote to the volume.',
     quiet: [{ [of('snapshot_agent_signature_refusals_total', { reason: 'SIGNATURE_WRONG' })]: '3x90' }],
   },
+  {
+    alert: 'SnapshotCertificateRunsOut',
+    // Time begins at 0 here.
+    fires: { [of('snapshot_agent_certificate_expiry_timestamp_seconds', { which: 'server' })]: '1209600x120' },
+    at: '100m',
+    labels: { ...agent, which: 'server' },
+    description:
+      'Node gpu-1, 10.0.0.1:9090: server has 13d 22h 20m 0s left. Afterwards nobody reaches the agent over TCP.',
+    quiet: [
+      { [of('snapshot_agent_certificate_expiry_timestamp_seconds', { which: 'client_ca' })]: '1300000x120' },
+      // Renewed within the hour.
+      { [of('snapshot_agent_certificate_expiry_timestamp_seconds', { which: 'server' })]: '1200000x50 7776000x120' },
+    ],
+  },
+  {
+    alert: 'SnapshotCertificatesStale',
+    fires: { [of('snapshot_agent_certificates_stale')]: '0x5 1x30' },
+    at: '30m',
+    labels: agent,
+    description:
+      'Node gpu-1, 10.0.0.1:9090: it goes on with those that it had. A restart would fail. Its log says what is wrong.',
+    // In the middle of a change.
+    quiet: [{ [of('snapshot_agent_certificates_stale')]: '0x5 1x10 0x60' }],
+  },
+  {
+    alert: 'SnapshotRecordKeysStale',
+    fires: { [of('snapshot_agent_record_keys_stale')]: '0x5 1x30' },
+    at: '30m',
+    labels: agent,
+    description:
+      'Node gpu-1, 10.0.0.1:9090: it goes on with those that it had. A restart would fail. Its log says what is wrong.',
+    quiet: [{ [of('snapshot_agent_record_keys_stale')]: '0x5 1x10 0x60' }],
+  },
 ];
 
 const rules = (parse(RULES) as { readonly groups: readonly { readonly rules: readonly Rule[] }[] }).groups.flatMap(

@@ -69,6 +69,7 @@ function driveAll({ metrics, open }: Watched): void {
     deviceBytes: 1,
     pauseSeconds: 1,
   };
+  metrics.readAtScrape({ certificateExpiriesMs: () => ({ server: 1, client_ca: 1 }) });
   tell({ state: 'succeeded', figures: parts });
   tell({ state: 'succeeded', adopted: true });
   tell({ state: 'failed' });
@@ -111,6 +112,7 @@ describe('docs/metrics.md', () => {
       'kind of image_bytes',
       'source of watch_reconnects',
       'verb of kubernetes_request_failures',
+      'which of certificate_expiry_timestamp_seconds',
     ]);
   });
 

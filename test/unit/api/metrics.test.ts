@@ -239,6 +239,9 @@ describe('what is read at a scrape', () => {
       'watched_pods',
       'storage_free_bytes',
       'ready',
+      'certificates_stale',
+      'record_keys_stale',
+      'certificate_expiry_timestamp_seconds{which="server"}',
     ])
       expect(seen.has(name), name).toBe(false);
   });
@@ -253,6 +256,23 @@ describe('what is read at a scrape', () => {
     const seen = await samples();
     const names = ['watched_pods', 'watch_contact_age_seconds', 'quarantined_targets', 'ready'];
     expect(names.map((name) => seen.get(name))).toEqual([4, 1.5, 2, 1]);
+  });
+
+  it('says until when certificates are good, and whether files that changed cannot be used', async () => {
+    const { metrics, samples } = watchedOperations();
+    let isStale = true;
+    metrics.readAtScrape({
+      certificateExpiriesMs: () => ({ server: 1_700_000_000_000, client_ca: 1_800_000_000_000 }),
+      areCertificatesStale: () => !isStale,
+      areRecordKeysStale: () => isStale,
+    });
+    const seen = await samples();
+    const expiry = (which: string) => seen.get(`certificate_expiry_timestamp_seconds{which="${which}"}`);
+    expect([expiry('server'), expiry('client_ca')]).toEqual([1_700_000_000, 1_800_000_000]);
+    expect([seen.get('certificates_stale'), seen.get('record_keys_stale')]).toEqual([0, 1]);
+    isStale = false;
+    const after = await samples();
+    expect([after.get('certificates_stale'), after.get('record_keys_stale')]).toEqual([1, 0]);
   });
 
   it('loses its value where its source fails or has none, and costs no other metric', async () => {
