@@ -19,7 +19,7 @@ CREATED = $(LABEL).created=$(shell date -u +%Y-%m-%dT%H:%M:%SZ)
 REVISION = $(addprefix $(LABEL).revision=,$(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null))
 # Each argument only where it is set.
 GIVEN = $(foreach name,MIRROR CRIU_REPO CRIU_REF,$(if $($(name)),--build-arg '$(name)=$($(name))'))
-BUILD_IMAGE = DOCKER_BUILDKIT=1 $(CONTAINER_TOOL) build --platform '$(PLATFORM)' --build-arg 'BASE=$(BASE_IMG)' $(GIVEN)
+BUILD_IMAGE = DOCKER_BUILDKIT=1 $(CONTAINER_TOOL) build --platform '$(PLATFORM)' --build-arg 'BASE=$(BASE_IMG)$(addprefix @,$(BASE_DIGEST))' $(GIVEN)
 need = $(if $($(1)),,$(error $@: say $(2) with $(1)=$(3)))
 
 docker-build-agent: ## Builds the agent's image: IMG=name:tag; CRIU_REPO=, CRIU_REF= for CRIU from its sources

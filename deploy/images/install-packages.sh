@@ -17,7 +17,7 @@ fail() {
 here=$(dirname "$(readlink -f "$0")")
 codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-none}")
 # Images of Debian come without package lists, and without those apt does not say where it takes packages from.
-[ -n "${MIRROR:-}" ] || apt-get update -qq -o 'Acquire::Check-Valid-Until=false'
+[ -n "${MIRROR:-}" ] || apt-get update -qq
 mirror=${MIRROR:-$("$here/mirror.sh")}
 
 plan=$("$here/resolve-packages.sh" "$mirror" "$1")
@@ -32,13 +32,14 @@ else
   suites=("${suites[@]:1}") # the base image has its own release already
 fi
 for suite in "${suites[@]}"; do
-  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
+  # The lists of a dated archive are not of today, and one near by often lags with sid. The option is gone again below (harden-root.sh).
+  option=$([ -z "${MIRROR:-}" ] && [ "$suite" != sid ] || echo ' check-valid-until=no')
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg$option] $mirror $suite main"
 done >/etc/apt/sources.list.d/snapshot.list
 # Nothing comes from another suite but what is asked for by name. The pattern covers the release's updates and security suites.
 cat >/etc/apt/apt.conf.d/50snapshot <<END
 APT::Default-Release "/^$release(-updates|-security)?\$/";
 APT::Install-Recommends "false";
-Acquire::Check-Valid-Until "false";
 END
 # What nobody reads in a container, but for what the licences want to be kept.
 {
@@ -54,3 +55,4 @@ apt-get install -y -qq -o Dpkg::Use-Pty=0 "${packages[@]}"
 # Neither lists nor caches nor logs of this day: they would make every build another image.
 apt-get clean
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/ldconfig/aux-cache /var/log/apt /var/log/dpkg.log /var/log/alternatives.log
+"$here/harden-root.sh" /

@@ -19,7 +19,7 @@ target=$(readlink -m "$2")
 [ "$(id -u)" = 0 ] || fail "must run as root: it makes files of other owners and device nodes"
 command -v mmdebstrap >/dev/null || fail "mmdebstrap is not installed: run 'make setup'"
 
-stamp=$(cat "$list" "$here"/{make-root.sh,mirror.sh,resolve-packages.sh,versions.env} <(echo "${CRIU_REPO:-} ${CRIU_REF:-}") | sha256sum | cut -d' ' -f1)
+stamp=$(cat "$list" "$here"/{make-root.sh,harden-root.sh,mirror.sh,resolve-packages.sh,versions.env} <(echo "${CRIU_REPO:-} ${CRIU_REF:-}") | sha256sum | cut -d' ' -f1)
 mkdir -p "$(dirname "$target")"
 exec 9>"$target.lock"
 flock 9
@@ -38,7 +38,9 @@ readonly release=${suites[0]}
 
 sources=()
 for suite in "${suites[@]}"; do
-  sources+=("deb $mirror $suite main")
+  # An archive near by often lags with sid, where lists are good for a week only. The lists of all others must be of today.
+  option=$([ "$suite" != sid ] || echo '[check-valid-until=no] ')
+  sources+=("deb $option$mirror $suite main")
 done
 
 case "$target" in
@@ -46,12 +48,11 @@ case "$target" in
 *) made="$work/root" ;;
 esac
 echo "making $target: Debian $release with ${packages[*]}"
-# Check-Valid-Until: a machine whose clock runs ahead, or whose mirror lags, must be able to use sid.
 include=$(IFS=,; echo "${packages[*]}")
 if ! mmdebstrap --quiet --mode=root --variant=minbase \
-  --aptopt='Acquire::Check-Valid-Until "false"' --aptopt="APT::Default-Release \"$release\"" \
+  --aptopt="APT::Default-Release \"$release\"" \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-  --include="$include" "$release" "$made" "${sources[@]}" >"$work/mmdebstrap.log" 2>&1; then
+  --include="$include" --customize-hook="$here/harden-root.sh" "$release" "$made" "${sources[@]}" >"$work/mmdebstrap.log" 2>&1; then
   tail -n 20 "$work/mmdebstrap.log" >&2
   fail "mmdebstrap could not make the root from $mirror (its last lines are above)"
 fi

@@ -143,6 +143,9 @@ describe('the image', () => {
     const unwanted = ['cc', 'gcc', 'clang', 'ld', 'as', 'make', 'npm', 'python3', 'mmdebstrap', 'curl', 'wget'];
     expect(await inAgent('sh', '-c', `for one in ${unwanted.join(' ')}; do command -v $one; done; true`)).toBe('');
     expect(await inAgent('find', '/opt/snapshot-agent', '-perm', '/6022')).toBe('');
+    const system = ['/bin/', '/etc', '/lib/', '/opt', '/root', '/sbin/', '/usr', '/var/cache', '/var/lib', '/var/mail'];
+    expect(await inAgent('find', ...system, '-xdev', '!', '-type', 'l', '-perm', '/6002')).toBe('');
+    expect(await inAgent('sh', '-c', 'grep -ri valid-until /etc/apt || true')).toBe('');
   });
 
   test('is refused on another architecture, by name', async () => {

@@ -75,6 +75,11 @@ describe('docker-build-agent', () => {
   });
 });
 
+it('a base is pinned by its digest, beside its tag', () => {
+  const call = asked('docker-build-operator', 'BASE_DIGEST=sha256:12');
+  expect(valuesOf(call, '--build-arg')).toEqual(['BASE=debian:trixie-slim@sha256:12']);
+});
+
 describe('docker-build-operator', () => {
   it('builds with the base of versions.env, under a name of its own', () => {
     const call = asked('docker-build-operator', 'OPERATOR_IMG=registry.example.com/operator:1');
