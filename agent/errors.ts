@@ -144,6 +144,13 @@ export const ERRORS = {
     advice: 'The images ask for more than the target container may have: do not use the artifact, look who wrote it.',
   },
 
+  MEMORY_FRAGMENTED: {
+    grpc: 'FAILED_PRECONDITION',
+    retryable: false,
+    advice:
+      'The memory lies in too many pieces: give the workload transparent huge pages or fewer, larger allocations, then make a new checkpoint.',
+  },
+
   // Steps.
   QUIESCE_TIMEOUT: {
     grpc: 'DEADLINE_EXCEEDED',

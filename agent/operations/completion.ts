@@ -14,8 +14,8 @@ import { onOwnVolume } from './node.ts';
 import { dropPending, type Pending, readPending, savePending } from './pending.ts';
 import type { StepTiming } from './steps.ts';
 
-/** The workload runs on, or the images are gone. Anything else may be mended by a person, and the images are all there is. */
-const HOPELESS: ReadonlySet<string> = new Set(['CANCELLED', 'DUMP_FAILED']);
+/** The workload runs on, the images are gone, or nobody can finish them. Anything else may be mended by a person, and the images are all there is. */
+const HOPELESS: ReadonlySet<string> = new Set(['CANCELLED', 'DUMP_FAILED', 'MEMORY_FRAGMENTED']);
 /** How long the CRIU of an earlier run is waited for. */
 const CRIU_GONE_MS = 10_000;
 

@@ -1,7 +1,8 @@
 import path from 'node:path';
 import { canBeFilled, inheritedAreas, type Memory, readMemory } from './areas.ts';
 import { commonMemory } from './common.ts';
-import type { Image } from './file.ts';
+import { encodeImage } from './file.ts';
+import { requireBearable, requireFewPieces, takeTurn } from './fragments.ts';
 import { checkPagesSize, entriesWithout, type Pagemap, presentSegments, readPagemap, type Segment } from './pagemap.ts';
 import { type Process, readProcesses } from './processes.ts';
 import { intersect, lengthOf, merge, type Range, subtract } from './ranges.ts';
@@ -19,7 +20,8 @@ interface BulkRewrite {
   readonly pid: number;
   readonly pagemapName: string;
   readonly pagesName: string;
-  readonly pagemap: Image;
+  /** The image's bytes. These are not in V8's heap, as its entries one by one would be. */
+  readonly pagemap: Buffer;
   readonly keptBytes: number;
 }
 
@@ -37,6 +39,8 @@ export interface BulkPlan {
 /** Shorter ranges stay in CRIU's images. Bytes. */
 export interface BulkOptions {
   readonly minRangeBytes: number;
+  /** More pieces of memory are refused; for tests. */
+  readonly mostPieces?: number;
 }
 
 interface Candidate {
@@ -94,15 +98,29 @@ function rewrite(dir: string, candidate: Candidate, moved: readonly Range[], num
     }
     for (const { start, end } of here) lines.push(`move ${pid} ${number} ${at(start)} ${start} ${end - start}`);
   }
-  const pagemap: Image = { kind: 'pagemap', entries: entriesWithout(candidate.pagemap, moved) };
+  const pagemap = encodeImage({ kind: 'pagemap', entries: entriesWithout(candidate.pagemap, moved) });
   return { lines, result: { pid, pagemapName: candidate.pagemap.name, pagesName, pagemap, keptBytes } };
 }
 
-/** Decides what of the images in `dir` (absolute) goes to the bulk file. Throws ARTIFACT_CORRUPT for images that contradict themselves. */
+/**
+ * Decides what of the images in `dir` (absolute) goes to the bulk file. Throws ARTIFACT_CORRUPT for images that contradict themselves,
+ * MEMORY_FRAGMENTED where there is too much of them.
+ */
 export async function planBulk(dir: string, options: BulkOptions): Promise<BulkPlan> {
+  await requireBearable(dir);
+  return await takeTurn(() => plan(dir, options));
+}
+
+async function plan(dir: string, options: BulkOptions): Promise<BulkPlan> {
   const living = (await readProcesses(dir)).filter((process) => process.credentials.length > 0);
   const candidates = new Map<number, Candidate>();
-  for (const process of living) candidates.set(process.pid, await readCandidate(dir, process, options));
+  let pieces = 0;
+  for (const process of living) {
+    const candidate = await readCandidate(dir, process, options);
+    pieces += candidate.segments.length;
+    requireFewPieces(pieces, options.mostPieces);
+    candidates.set(process.pid, candidate);
+  }
   const shared = await sharedRanges(dir, candidates);
   const lines: string[] = [];
   const rewrites: BulkRewrite[] = [];
@@ -111,11 +129,11 @@ export async function planBulk(dir: string, options: BulkOptions): Promise<BulkP
     const moved = atLeast(subtract(candidate.large, shared.get(candidate.process.pid) ?? []), options.minRangeBytes);
     if (moved.length === 0) continue;
     const one = rewrite(dir, candidate, moved, rewrites.length);
-    lines.push(...one.lines);
+    for (const line of one.lines) lines.push(line);
     rewrites.push(one.result);
     movedBytes += lengthOf(moved);
   }
   const sharedBytes = [...shared.values()].reduce((sum, ranges) => sum + lengthOf(ranges), 0);
-  const text = lines.map((line) => `${line}\n`).join('');
+  const text = lines.length === 0 ? '' : `${lines.join('\n')}\n`;
   return { text, processes: rewrites.map(({ pid }) => pid), movedBytes, sharedBytes, rewrites };
 }

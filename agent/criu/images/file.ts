@@ -1,5 +1,6 @@
 import { constants } from 'node:fs';
 import { type FileHandle, open, rename, unlink } from 'node:fs/promises';
+import { setImmediate } from 'node:timers/promises';
 import { SnapshotError } from '../../errors.ts';
 import { corrupt } from './wire.ts';
 
@@ -41,6 +42,8 @@ export interface Image {
 const MAX_FILE = 256 * 1024 * 1024;
 const MAX_ENTRY = 64 * 1024 * 1024;
 const MAX_ENTRIES = 1 << 22;
+/** Entries after which others get their turn. */
+const AT_A_STRETCH = 20_000;
 
 function magicBytes(kind: ImageKind): Buffer {
   const numbers = MAGICS[kind];
@@ -78,7 +81,7 @@ async function readBytes(path: string, most?: number): Promise<Buffer> {
   }
 }
 
-function cutEntries(bytes: Buffer, kind: ImageKind, path: string, most: number): Uint8Array[] {
+async function cutEntries(bytes: Buffer, kind: ImageKind, path: string, most: number): Promise<Uint8Array[]> {
   const head = magicBytes(kind);
   if (!bytes.subarray(0, head.length).equals(head))
     throw corrupt(`${path} does not begin with the magic numbers of ${kind}`);
@@ -91,18 +94,27 @@ function cutEntries(bytes: Buffer, kind: ImageKind, path: string, most: number):
     if (entries.length >= MAX_ENTRIES) throw corrupt(`${path} has more than ${MAX_ENTRIES} entries`);
     entries.push(bytes.subarray(at + 4, at + 4 + length));
     at += 4 + length;
+    if (entries.length % AT_A_STRETCH === 0) await setImmediate();
   }
   return entries;
 }
 
+/** How many entries an image has, at most: what is wrong with it is not looked for, and nothing is kept of it. Throws as `readImage`. */
+export async function countEntries(path: string): Promise<number> {
+  const bytes = await readBytes(path);
+  let count = 0;
+  for (let at = 2 * 4; at + 4 <= bytes.length; at += 4 + bytes.readUInt32LE(at)) count += 1;
+  return count;
+}
+
 /** Reads a whole image. Throws ARTIFACT_CORRUPT where it is missing, of another kind, cut off or beyond any sane size. */
 export async function readImage(path: string, kind: ImageKind): Promise<Image> {
-  return { kind, entries: cutEntries(await readBytes(path), kind, path, Number.MAX_SAFE_INTEGER) };
+  return { kind, entries: await cutEntries(await readBytes(path), kind, path, Number.MAX_SAFE_INTEGER) };
 }
 
 /** Reads the first entry of an image that may carry raw content behind it. Only the first 64 KiB are looked at. */
 export async function readFirstEntry(path: string, kind: ImageKind): Promise<Uint8Array> {
-  const first = cutEntries(await readBytes(path, 64 * 1024), kind, path, 1)[0];
+  const [first] = await cutEntries(await readBytes(path, 64 * 1024), kind, path, 1);
   if (first === undefined) throw corrupt(`${path} is empty`);
   return first;
 }
@@ -117,20 +129,23 @@ export async function readOnlyEntry(path: string, kind: ImageKind): Promise<Uint
 
 /** The file's bytes for an image. */
 export function encodeImage(image: Image): Buffer {
-  const parts: Uint8Array[] = [magicBytes(image.kind)];
+  const head = magicBytes(image.kind);
+  const bytes = Buffer.alloc(image.entries.reduce((sum, entry) => sum + 4 + entry.length, head.length));
+  bytes.set(head);
+  let at = head.length;
   for (const entry of image.entries) {
-    const length = Buffer.alloc(4);
-    length.writeUInt32LE(entry.length);
-    parts.push(length, entry);
+    bytes.writeUInt32LE(entry.length, at);
+    bytes.set(entry, at + 4);
+    at += 4 + entry.length;
   }
-  return Buffer.concat(parts);
+  return bytes;
 }
 
-/** Writes an image to a new file (which must not exist) and fsyncs it. */
-export async function writeNewImage(path: string, image: Image): Promise<void> {
+/** Writes an image, or its bytes, to a new file (which must not exist) and fsyncs it. */
+export async function writeNewImage(path: string, image: Image | Buffer): Promise<void> {
   const handle = await open(path, 'wx', 0o600);
   try {
-    await handle.writeFile(encodeImage(image));
+    await handle.writeFile(Buffer.isBuffer(image) ? image : encodeImage(image));
     await handle.sync();
   } finally {
     await handle.close();

@@ -1,8 +1,9 @@
-import { lstat, readdir } from 'node:fs/promises';
+import { lstat } from 'node:fs/promises';
 import path from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { numberField, replaceFields } from './edit.ts';
 import { readImage } from './file.ts';
+import { pagemapNames, requireBearable, takeTurn } from './fragments.ts';
 import { type Range, subtract } from './ranges.ts';
 import { big, corrupt, parseMessage, required, uint } from './wire.ts';
 
@@ -76,16 +77,25 @@ async function readParts(dir: string, name: string) {
 /** Reads a pagemap image by file name. Entries must be in order and must not overlap. */
 export async function readPagemap(dir: string, name: string): Promise<Pagemap> {
   const { head, entries, pagesId } = await readParts(dir, name);
-  const decoded = [...decodeEntries(entries, name)];
+  const decoded: PagemapEntry[] = [];
+  for (const entry of decodeEntries(entries, name)) {
+    decoded.push(entry);
+    if (decoded.length % AT_A_STRETCH === 0) await setImmediate();
+  }
   const last = decoded.at(-1);
   return { name, pagesId, head, entries: decoded, pagesBytes: last === undefined ? 0 : pagesUpTo(last) };
 }
 
+interface Present extends Pick<Pagemap, 'pagesId' | 'pagesBytes'> {
+  readonly present: readonly Range[];
+}
+
 /** Which memory has its pages in which pages image, and how long that must be: what is enough where nothing is rewritten. */
-export async function readPresent(
-  dir: string,
-  name: string,
-): Promise<Pick<Pagemap, 'pagesId' | 'pagesBytes'> & { readonly present: readonly Range[] }> {
+export async function readPresent(dir: string, name: string): Promise<Present> {
+  return await takeTurn(() => readRanges(dir, name));
+}
+
+async function readRanges(dir: string, name: string): Promise<Present> {
   const { entries, pagesId } = await readParts(dir, name);
   const present: Range[] = [];
   let [pagesBytes, read] = [0, 0];
@@ -126,6 +136,10 @@ export function entriesWithout(pagemap: Pagemap, moved: readonly Range[]): Uint8
     const touching: Range[] = [];
     for (let at = next; (moved[at]?.start ?? Number.POSITIVE_INFINITY) < entry.end; at++)
       touching.push(moved[at] ?? entry);
+    if (touching.length === 0) {
+      kept.push(entry.bytes);
+      continue;
+    }
     for (const part of entry.present ? subtract([entry], touching) : [entry])
       kept.push(partOf(entry, part, pagemap.name));
   }
@@ -146,16 +160,12 @@ function partOf(entry: PagemapEntry, part: Range, name: string): Uint8Array {
   );
 }
 
-/** The names of all pagemap images, of processes and of shared memory. */
-async function pagemapNames(dir: string): Promise<string[]> {
-  return (await readdir(dir)).filter((name) => /^pagemap-(shmem-)?\d{1,20}\.img$/.test(name)).sort();
-}
-
 /**
  * Checks that every pages image is exactly as long as its pagemap says, and belongs to one pagemap only. With a shorter one `criu restore`
- * never ends. Throws ARTIFACT_CORRUPT.
+ * never ends. Throws ARTIFACT_CORRUPT, and MEMORY_FRAGMENTED where there is too much of them.
  */
 export async function checkPages(dir: string): Promise<void> {
+  await requireBearable(dir);
   const seen = new Set<number>();
   for (const name of await pagemapNames(dir)) {
     const pagemap = { ...(await readPresent(dir, name)), name };
