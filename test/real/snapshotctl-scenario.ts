@@ -18,7 +18,7 @@ const TOKEN = 'token-of-a-person';
 
 const IO_URING = ['io_uring_setup', 'io_uring_enter', 'io_uring_register'];
 /** What the nodes of a cluster have for workloads: everything but io_uring, of which they are told that the kernel has none. */
-const WITHOUT_IO_URING = {
+export const WITHOUT_IO_URING = {
   defaultAction: 'SCMP_ACT_ALLOW',
   architectures: ['SCMP_ARCH_X86_64'],
   syscalls: [{ names: IO_URING, action: 'SCMP_ACT_ERRNO', errnoRet: 38 }],

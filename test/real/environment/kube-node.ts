@@ -131,7 +131,9 @@ export class KubeNode {
   }
 
   #changed(pod: KubeObject, isDeleted: boolean): void {
-    const { uid, deletionTimestamp } = pod.metadata;
+    const { uid, deletionTimestamp, labels = {} } = pod.metadata;
+    // That of an agent stands for the one that runs beside the node.
+    if (labels['app.kubernetes.io/component'] === 'snapshot-agent') return;
     const known = this.#pods.get(uid);
     if (isDeleted || deletionTimestamp !== undefined) this.#once(`${uid} deleted`, () => this.#end(pod, known));
     else if (known === undefined && specOf(pod).nodeName !== undefined) this.#run(pod);
