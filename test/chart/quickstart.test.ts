@@ -27,8 +27,10 @@ const variants = [...read('docs/quickstart.md').matchAll(/^\| .* \| `(--set .*?)
 );
 const [first = []] = installations('docs/quickstart.md');
 
+/** What `helm template` does not know. */
+const OF_INSTALLATIONS = ['--create-namespace', '--reuse-values'];
 const render = (flags: readonly string[]) =>
-  helm('template', 'snapshot', CHART, ...flags.filter((flag) => flag !== '--create-namespace'));
+  helm('template', 'snapshot', CHART, ...flags.filter((flag) => !OF_INSTALLATIONS.includes(flag)));
 
 describe('helm renders', () => {
   const shown = ['README.md', 'docs/quickstart.md'].flatMap(installations);
@@ -42,6 +44,6 @@ describe('helm renders', () => {
   });
 
   it('what is shown, and finds it on the pages', () => {
-    expect([shown.length, variants.length]).toEqual([3, 8]);
+    expect([shown.length, variants.length]).toEqual([4, 10]);
   });
 });
