@@ -17,11 +17,11 @@ const FLAGS: readonly (readonly [WorkerKind, RegExp])[] = [
   ['diffusion', /^--(video-generation-worker|omni)$/],
 ];
 /** Flags whose value says it. */
-const VALUES: Readonly<Record<string, RegExp>> = {
-  '--task': /^(embed|embedding|classify|score|reward)$/,
-  '--runner': /^pooling$/,
-  '--convert': /^(embed|classify|reward)$/,
-};
+const VALUES: ReadonlyMap<string, RegExp> = new Map([
+  ['--task', /^(embed|embedding|classify|score|reward)$/],
+  ['--runner', /^pooling$/],
+  ['--convert', /^(embed|classify|reward)$/],
+]);
 const TRTLLM = /^(dynamo\.trtllm|tensorrt_llm\S*|trtllm-\S+)$/;
 
 /** What of this checkpoint is not supported; undefined where nothing was seen. Only the target container's command and arguments are looked at. */
@@ -54,7 +54,7 @@ function workerKind(words: readonly string[]): { readonly kind: WorkerKind; read
     const kind = FLAGS.find(([, pattern]) => pattern.test(name))?.[0];
     if (kind !== undefined) return { kind, flag: word };
     const value = given ?? words[index + 1] ?? '';
-    if (VALUES[name]?.test(value)) return { kind: 'embedding', flag: `${name} ${value}` };
+    if (VALUES.get(name)?.test(value)) return { kind: 'embedding', flag: `${name} ${value}` };
   }
   return undefined;
 }

@@ -50,12 +50,16 @@ describe('what is not supported', () => {
     });
   });
 
-  it.each([[['--model', 'x']], [['--headless=false']], [['--task', 'generate']], [['--model', 'my-headless']], [[]]])(
-    'is nothing of %j',
-    (args) => {
-      expect(unsupported(worker(...args))).toBeUndefined();
-    },
-  );
+  it.each([
+    [['--model', 'x']],
+    [['--headless=false']],
+    [['--task', 'generate']],
+    [['--model', 'my-headless']],
+    [['constructor', '__proto__', 'toString=x']],
+    [[]],
+  ])('is nothing of %j', (args) => {
+    expect(unsupported(worker(...args))).toBeUndefined();
+  });
 
   it('is seen in the script of a shell, and not in other containers', () => {
     const script = withContainers({ ...main, command: ['bash', '-c', 'sleep 1; vllm serve x --headless && true'] });
