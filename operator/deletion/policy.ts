@@ -1,3 +1,4 @@
+import { idProblem } from '../../contract/ids.ts';
 import { ANNOTATIONS, DEFAULT_ARTIFACT_VERSION } from '../../contract/keys.ts';
 import type { ObjectMeta } from '../../contract/object-meta.ts';
 
@@ -29,9 +30,13 @@ function versionOf({ annotations = {} }: Noted): string {
   return annotations[ANNOTATIONS.artifactVersion]?.trim() || DEFAULT_ARTIFACT_VERSION;
 }
 
-/** Every version that the object had, the one that it asks for last. */
+/** Each costs some calls at every look, and whoever may write the object may write the annotation. Agents list what is older. */
+const MAX_VERSIONS = 50;
+
+/** The last versions that the object had, the one that it asks for last. What cannot be a version has no artifact, and is left out. */
 export function versionsOf(meta: Noted): readonly string[] {
-  const noted = (meta.annotations?.[ANNOTATIONS.artifactVersions] ?? '').split(',').filter((text) => text !== '');
+  const noted = (meta.annotations?.[ANNOTATIONS.artifactVersions] ?? '').split(',');
   const now = versionOf(meta);
-  return [...new Set([...noted.filter((version) => version !== now), now])];
+  const former = new Set(noted.filter((version) => version !== now && idProblem(version) === undefined));
+  return [...[...former].slice(1 - MAX_VERSIONS), ...(idProblem(now) === undefined ? [now] : [])];
 }

@@ -55,6 +55,15 @@ describe('the policy', () => {
     expect(versionsOf({ annotations: noted })).toEqual(['2', '1']);
     expect(versionsOf({})).toEqual(['1']);
   });
+
+  it('knows no more than the last fifty, and nothing that is no version', () => {
+    const many = Array.from({ length: 60_000 }, (_, index) => `v${index}`).join(',');
+    const versions = versionsOf({ annotations: { [ANNOTATIONS.artifactVersions]: many } });
+    expect([versions.length, versions.at(-2), versions.at(-1)]).toEqual([50, 'v59999', '1']);
+    const wrong = { [ANNOTATIONS.artifactVersions]: '../x,tmp,2,', [ANNOTATIONS.artifactVersion]: 'a,b' };
+    expect(versionsOf({ annotations: wrong })).toEqual(['2']);
+    expect(versionsOf({ annotations: { ...wrong, [ANNOTATIONS.artifactVersions]: '2' } })).toEqual(['2']);
+  });
 });
 
 describe('an object that stays', () => {
