@@ -73,10 +73,11 @@ export function artifactCalls(desk: Desk, service: AgentService): UntypedService
       return await hidingForeign(artifact, () => service.verifyArtifact(artifact, context.caller, context.signal));
     }),
     DeleteCheckpoint: unary<DeleteMessage>(desk, { name: 'DeleteCheckpoint' }, async (request, context) => {
-      const artifact = deleteRequest(request);
+      const { artifact, madeIn } = deleteRequest(request);
       context.aim({ checkpointId: artifact.id, version: artifact.version });
       requireStorage(context.caller, artifact.storage);
-      await hidingForeign(artifact, () => service.deleteArtifact(artifact, context.caller, context.signal));
+      const caller = within(context.caller, madeIn);
+      await hidingForeign(artifact, () => service.deleteArtifact(artifact, caller, context.signal));
       return {};
     }),
     GetNodeInfo: unary(desk, { name: 'GetNodeInfo' }, () => nodeMessage(service.nodeInfo())),
@@ -106,6 +107,12 @@ async function answered(
 /** What has no record that can be believed belongs to nobody: only who may see all sees it. */
 function isOwn({ record }: ArtifactView, caller: Caller): boolean {
   return caller.namespaces === 'all' || (record !== undefined && maySee(caller, record.source.namespace));
+}
+
+/** The caller as if it could use this namespace alone: who may use all can work for one. Throws FORBIDDEN where it may not use that. */
+function within(caller: Caller, namespace: string): Caller {
+  requireNamespace(caller, namespace);
+  return namespace === '' ? caller : { ...caller, namespaces: new Set([namespace]) };
 }
 
 interface Name {

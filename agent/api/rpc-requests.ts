@@ -193,12 +193,16 @@ export function artifactRequest(message: ArtifactMessage) {
   return request;
 }
 
-export function deleteRequest(message: ArtifactMessage & { readonly wait_seconds: number }) {
+/** `madeIn`: the namespace that must have made it; empty where any may. */
+export function deleteRequest(
+  message: ArtifactMessage & { readonly wait_seconds: number; readonly namespace: string },
+) {
   const fields = readFields();
   const artifact = artifactFields(fields, message, undefined);
   const waitSeconds = fields.waitSeconds('wait_seconds', message.wait_seconds);
+  const madeIn = fields.namespace('namespace', message.namespace);
   fields.done();
-  return { ...artifact, waitSeconds };
+  return { artifact: { ...artifact, waitSeconds }, madeIn };
 }
 
 function artifactFields(fields: Fields, message: ArtifactMessage, whenEmpty: string | undefined) {

@@ -8,6 +8,7 @@ import type {
   CheckpointRequest,
   CompatibilityMessage,
   CompatibilityRequest,
+  DeleteRequest,
   NodeMessage,
   OperationFilter,
   OperationMessage,
@@ -48,7 +49,7 @@ export interface AgentClient {
   inspectCheckpoint(request: ArtifactRequest, options?: CallOptions): Promise<CheckpointContents>;
   verifyCheckpoint(request: ArtifactRequest, options?: CallOptions): Promise<VerificationMessage>;
   /** `waitSeconds`: for restores that are reading it. */
-  deleteCheckpoint(request: ArtifactRequest & { readonly wait_seconds: number }, options?: CallOptions): Promise<void>;
+  deleteCheckpoint(request: DeleteRequest, options?: CallOptions): Promise<void>;
   getNodeInfo(options?: CallOptions): Promise<NodeMessage>;
   /** The error that an operation ended with, or that an artifact has. */
   errorOf(status: StatusMessage): AgentError;

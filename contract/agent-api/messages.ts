@@ -50,6 +50,12 @@ export interface ArtifactRequest {
   readonly storage?: StorageReference | undefined;
 }
 
+export interface DeleteRequest extends ArtifactRequest {
+  readonly wait_seconds: number;
+  /** The one that must have made it; left out: any that the caller may use. */
+  readonly namespace?: string;
+}
+
 export interface StepTiming {
   readonly step: string;
   readonly seconds: number;

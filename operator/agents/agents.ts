@@ -48,7 +48,7 @@ export interface Agents {
   artifact(name: ArtifactName, asking: Asking): Promise<ArtifactWord>;
   /** The versions of a checkpoint's artifacts, complete or not. All artifacts of the volume are gone through for it. */
   versions(namespace: string, checkpointId: string, asking: Asking): Promise<VersionsWord>;
-  /** Deletes an artifact. `waitSeconds`: how long restores that read it are waited for. */
+  /** Deletes an artifact that was made in the namespace. `waitSeconds`: how long restores that read it are waited for. */
   deleteArtifact(name: ArtifactName, asking: Asking & { readonly waitSeconds: number }): Promise<DeletionWord>;
 }
 
@@ -97,7 +97,8 @@ export function newAgents(parts: AgentsParts): Agents {
     },
     deleteArtifact: (name, { waitSeconds, ...asking }) =>
       firstWord<DeletionWord>(parts, name.namespace, asking, async (client) => {
-        const request = { ...requestOf(name, asking), wait_seconds: waitSeconds };
+        // Ids are shared by all namespaces, and this caller may use all of them: who asks for the deletion may not.
+        const request = { ...requestOf(name, asking), namespace: name.namespace, wait_seconds: waitSeconds };
         // Files of terabytes take their time, beyond what readers take.
         await client.deleteCheckpoint(request, { deadlineMs: DELETE_MS + waitSeconds * 1_000, signal: asking.signal });
         return { result: 'deleted' };

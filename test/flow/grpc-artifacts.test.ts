@@ -220,6 +220,16 @@ describe('artifacts', () => {
     expect(error.details).toContain('criu/core-1.img has another digest');
   });
 
+  it('are deleted only where the namespace that is named made them', async () => {
+    const { local, fake } = started;
+    const request = { checkpoint_id: 'one', version: '1' };
+    const error = await failureOf(local.ask('DeleteCheckpoint', { ...request, namespace: 'team-b' }));
+    expect([error.code, local.details(error).info.reason]).toEqual([status.NOT_FOUND, 'ARTIFACT_NOT_FOUND']);
+    expect(fake.artifacts.has('one/1')).toBe(true);
+    await local.ask('DeleteCheckpoint', { ...request, namespace: 'team-a' });
+    expect(fake.artifacts.has('one/1')).toBe(false);
+  });
+
   it('are deleted, and then are not there', async () => {
     const { local, fake } = started;
     expect(await local.ask('DeleteCheckpoint', { checkpoint_id: 'one', version: '1', wait_seconds: 5 })).toEqual({});

@@ -167,6 +167,12 @@ describe('agents that can be asked', () => {
     expect(agent.fake.artifacts.size).toBe(0);
   });
 
+  it('delete nothing that another namespace made under the same id', async () => {
+    agent.fake.artifacts.set('ckpt/1', artifactOf('team-b', 'ckpt'));
+    expect(await agents.deleteArtifact(ARTIFACT, { signal, waitSeconds: 0 })).toEqual({ result: 'absent' });
+    expect(agent.fake.artifacts.size).toBe(1);
+  });
+
   it('of the namespace itself are asked, and no others, where there are any', async () => {
     putAgent({ name: 'own', namespace: NAMESPACE, ip: '127.0.0.9' });
     await vi.waitFor(async () =>
