@@ -198,5 +198,11 @@ type Refusal =
 function refusalOf(error: Error): Refusal {
   if (error instanceof AgentError && error.reason === 'ARTIFACT_NOT_FOUND') return { result: 'absent' };
   if (error instanceof AgentError && error.reason === 'ARTIFACT_BUSY') return { result: 'in-use', why: error.message };
-  return { result: 'unknown', why: error.message };
+  return { result: 'unknown', why: steadyWords(error) };
+}
+
+/** The times of gRPC are left out: statuses and Events say it, and would be written anew at each try. */
+function steadyWords(error: Error): string {
+  const isLate = error instanceof AgentError && error.reason === '' && error.status === 'DEADLINE_EXCEEDED';
+  return isLate ? 'it gave no answer in time' : error.message.replace(/ \(\d{4}-\d\d-\d\dT[\d:.]+Z\)/g, '');
 }

@@ -228,10 +228,20 @@ describe('agents that cannot', () => {
     await expect(asked).rejects.toThrow('enough');
   });
 
-  it('are given up after a while', async () => {
+  it('are given up after a while, each time in the same words, as Events are made of them', async () => {
     agent.fake.holds.set('getArtifact', new Promise(() => undefined));
     const impatient = newAgents({ pods: podsNow(), connections, log: stage.log.log, deadlineMs: 50 });
-    expect(await impatient.artifact(ARTIFACT, { signal })).toMatchObject({ result: 'unknown' });
+    const why = 'agent system/agent-1: it gave no answer in time';
+    expect(await impatient.artifact(ARTIFACT, { signal })).toEqual({ result: 'unknown', why });
+  });
+
+  it('are called unreachable in words that have no time', async () => {
+    await agent.endpoint.close();
+    const first = await agents.artifact(ARTIFACT, { signal });
+    connections.close();
+    expect(await agents.artifact(ARTIFACT, { signal })).toEqual(first);
+    expect(JSON.stringify(first)).toContain('ECONNREFUSED');
+    expect(JSON.stringify(first)).not.toMatch(/\d{2}:\d{2}:\d{2}/);
   });
 });
 
