@@ -97,6 +97,9 @@ class Reconciler {
         await this.#deleteJob(namespace, { name: decision.name }, signal);
         return { afterMs: timings.pollMs };
       case 'wait':
+        // Its agents and their claim may have gone with it: nobody would come back to say where the artifacts were.
+        if (decision.for === 'storage' && (await this.#isNamespaceGoing(checkpoint, signal)))
+          return this.#leave(metadata, signal);
         if (['reader', 'foreign-job', 'storage'].includes(decision.for))
           recorder.warning(checkpoint, 'ArtifactsNotDeleted', decision.message);
         log.info({ ...fields, waitsFor: decision.for, detail: decision.message }, 'artifacts are to be deleted');
@@ -118,7 +121,7 @@ class Reconciler {
     { checkpointId, volume }: { readonly checkpointId: string; readonly volume: Volume },
     signal: AbortSignal,
   ): Promise<Again> {
-    const { client, config, timings, log } = this.#parts;
+    const { client, config, timings } = this.#parts;
     const { metadata } = checkpoint;
     const { namespace, uid } = metadata;
     const waitMs = (this.#failures.get(uid)?.untilMs ?? 0) - performance.now();
@@ -130,15 +133,37 @@ class Reconciler {
     } catch (error) {
       // The namespace goes, and its claims with it: nothing can be made in it, and it would wait for us for ever.
       if (!(error instanceof KubeError && isNamespaceGoing(error))) throw error;
-      log.warn(
-        { err: error, checkpoint: `${namespace}/${metadata.name}` },
-        'the namespace is being deleted: artifacts go with it',
-      );
-      await this.#release(metadata, signal);
-      this.#parts.metrics.released('retained');
-      return undefined;
+      return this.#leave(metadata, signal);
     }
     return { afterMs: timings.pollMs };
+  }
+
+  /** The rights of an operator do not reach to namespaces themselves: whether anything can be made in it is tried, and nothing is made. */
+  async #isNamespaceGoing({ metadata }: DynamoCheckpoint, signal: AbortSignal): Promise<boolean> {
+    const { client, config } = this.#parts;
+    const { namespace, uid, name } = metadata;
+    const body = cleanupJob(
+      { namespace, uid, checkpointId: name },
+      { claim: 'none', basePath: '/checkpoints' },
+      config,
+    );
+    const path = resourcePath(JOBS, namespace);
+    try {
+      await client.request({ method: 'POST', path, query: { dryRun: 'All' }, body, signal });
+    } catch (error) {
+      if (!(error instanceof KubeError)) throw error;
+      return isNamespaceGoing(error);
+    }
+    return false;
+  }
+
+  /** Nothing can be made in its namespace, which waits for it. */
+  async #leave(metadata: ObjectMeta, signal: AbortSignal): Promise<undefined> {
+    const { log, metrics } = this.#parts;
+    const { namespace, name } = metadata;
+    log.warn({ checkpoint: `${namespace}/${name}` }, 'the namespace is being deleted: the checkpoint is let go');
+    await this.#release(metadata, signal);
+    metrics.released('retained');
   }
 
   async #removeJob(

@@ -214,6 +214,21 @@ describe('a DynamoCheckpoint whose artifacts are to go with it', () => {
     await gone();
   });
 
+  it.each([
+    ['whose claim is there still', 'data'],
+    ['with agents that went, too', ''],
+  ])('does not hold back a namespace that is being deleted, %s', async (_, pvcName) => {
+    put();
+    operator(pvcName);
+    await held();
+    const message = `jobs.batch is forbidden: unable to create new content in namespace demo because it is being terminated`;
+    const refusal = { kind: 'refuse', code: 403, reason: 'Forbidden', message } as const;
+    stage.api.fault({ verb: 'create', resource: 'jobs' }, refusal);
+    remove();
+    await gone();
+    expect(stage.log.said('the namespace is being deleted: the checkpoint is let go')).toHaveLength(1);
+  });
+
   it('keeps what another one has, too', async () => {
     put();
     put({}, 'two');
