@@ -12,6 +12,10 @@ export interface Recorder {
   warning(object: Recorded, reason: string, message: string): void;
 }
 
+/** Less than Events are kept. What waits for long says so at each look, and would take the place of what others have to say. */
+const AGAIN_MS = 600_000;
+const MAX_SAID = 5_000;
+
 /**
  * Events about objects of a kind. The same words about the same object have one name: a reconcile that comes this way again, or an operator
  * that was started again, says nothing new.
@@ -19,9 +23,12 @@ export interface Recorder {
 export function newRecorder(
   events: Pick<EventWriter, 'write'>,
   { apiVersion, kind }: { readonly apiVersion: string; readonly kind: string },
+  clock: () => number = () => performance.now(),
 ): Recorder {
+  const isNews = newMemory(clock);
   const write = (type: EventNote['type']) => (object: Recorded, reason: string, message: string) => {
     const { name, namespace, uid } = object.metadata;
+    if (!isNews(`${uid}\n${type}\n${reason}\n${message}`)) return;
     events.write({
       about: { apiVersion, kind, name, namespace, uid },
       type,
@@ -31,4 +38,18 @@ export function newRecorder(
     });
   };
   return { normal: write('Normal'), warning: write('Warning') };
+}
+
+/** Whether something was not said for a while; the oldest is forgotten first. */
+function newMemory(clock: () => number): (text: string) => boolean {
+  const saidAt = new Map<string, number>();
+  return (text) => {
+    const now = clock();
+    if (now - (saidAt.get(text) ?? Number.NEGATIVE_INFINITY) < AGAIN_MS) return false;
+    saidAt.delete(text);
+    saidAt.set(text, now);
+    const [oldest] = saidAt.keys();
+    if (saidAt.size > MAX_SAID && oldest !== undefined) saidAt.delete(oldest);
+    return true;
+  };
 }
