@@ -93,7 +93,7 @@ async function openParts({ config, env, log }: ServeInput): Promise<ControllerPa
   const { namespaces } = config;
   const caches = newCaches({ client, namespaces, ownNamespace: namespace, log, metrics: metrics.control });
   const connections = newConnections({ config: config.agents, pods: caches.agentPods });
-  const agents = newAgents({ pods: caches.agentPods, connections, log });
+  const agents = newAgents({ pods: caches.agentPods, connections, log, home: namespace });
   const ownImage = env['OPERATOR_IMAGE'] ?? '';
   return { config, namespace, client, caches, agents, connections, events, log, metrics, ownImage };
 }

@@ -56,6 +56,8 @@ export interface AgentsParts {
   readonly pods: AgentPods;
   readonly connections: Connections;
   readonly log: Logger;
+  /** The operator's own namespace. */
+  readonly home?: string;
   readonly deadlineMs?: number;
 }
 
@@ -68,7 +70,7 @@ export function newAgents(parts: AgentsParts): Agents {
   return {
     progressOf: async (namespace, checkpointId, { node, signal }) => {
       // An operation runs where its container does: without a node nobody needs to be asked.
-      const callee = node === undefined ? undefined : calleesFor(parts.pods, namespace, node)[0];
+      const callee = node === undefined ? undefined : calleesFor(parts, namespace, node)[0];
       if (callee === undefined) return undefined;
       const answer = await ask(parts, callee, signal, (client) =>
         findOperation(client, { namespace, checkpointId, deadlineMs, signal }),
@@ -137,12 +139,15 @@ async function findOperation(
   return undefined;
 }
 
-/** Those of the namespace come first: where each has agents of its own, others do not have its volume. Of them, those that are ready. */
-function calleesFor(pods: AgentPods, namespace: string, node: string | undefined): Callee[] {
+/**
+ * Those of the namespace: where each has agents of its own, others do not have its volume. Else those beside the operator; else all, which
+ * may be anybody's pods with the label: they cannot answer, but take the time of those that can. Of them, first those that are ready.
+ */
+function calleesFor({ pods, home }: AgentsParts, namespace: string, node: string | undefined): Callee[] {
   const all = node === undefined ? [...pods.all()] : pods.indexed('node', node);
-  const own = all.filter(({ meta }) => meta.namespace === namespace);
+  const near = [namespace, home].map((place) => all.filter(({ meta }) => meta.namespace === place));
   const rank = ({ value }: Cached<AgentPod>) => (value.isReady ? 0 : 1);
-  return [...(own.length > 0 ? own : all)]
+  return [...(near.find((some) => some.length > 0) ?? all)]
     .sort((a, b) => rank(a) - rank(b))
     .flatMap(({ key, meta, value }) => (value.ip === undefined ? [] : [{ key, uid: meta.uid, ip: value.ip }]));
 }
@@ -180,7 +185,7 @@ async function firstWord<T>(
   await parts.pods.synced(AbortSignal.any([signal, AbortSignal.timeout(parts.deadlineMs ?? DEADLINE_MS)]));
   signal.throwIfAborted();
   let why = node === undefined ? 'there is no agent' : `there is no agent on node ${node}`;
-  for (const callee of calleesFor(parts.pods, namespace, node).slice(0, MAX_ASKED)) {
+  for (const callee of calleesFor(parts, namespace, node).slice(0, MAX_ASKED)) {
     const answer = await ask(parts, callee, signal, call);
     if (answer.result === 'answered') return answer.value;
     const word = refusalOf(answer.error);

@@ -53,9 +53,7 @@ beforeEach(async () => {
     keyFile: join(home, 'tls.key'),
   };
   await provide(authority);
-  const { client, log, metrics } = stage;
-  const pods = newAgentPodCache({ client, log: log.log, metrics, path: '/api/v1/pods' });
-  run((until) => pods.run(until));
+  const pods = podCache();
   made = { count: 0, open: 0 };
   const port = Number(agent.endpoint.addresses.tcp?.split(':').at(-1));
   connections = newConnections({
@@ -72,7 +70,7 @@ beforeEach(async () => {
       return { ...opened, close };
     },
   });
-  agents = newAgents({ pods, connections, log: log.log });
+  agents = newAgents({ pods, connections, log: stage.log.log });
   putAgent();
   await eventually(() => expect([...pods.all()]).toHaveLength(1));
 });
@@ -97,6 +95,13 @@ function putAgent({ name = 'agent-1', namespace = 'system', ip = '127.0.0.1' } =
   stage.api.patch('pods', `${namespace}/${name}`, {
     status: { phase: 'Running', podIP: ip, conditions: [{ type: 'Ready', status: 'True' }] },
   });
+}
+
+function podCache() {
+  const { client, log, metrics } = stage;
+  const pods = newAgentPodCache({ client, log: log.log, metrics, path: '/api/v1/pods' });
+  run((until) => pods.run(until));
+  return pods;
 }
 
 /** A checkpoint that the agent is at work on. */
@@ -181,6 +186,14 @@ describe('agents that can be asked', () => {
       }),
     );
   });
+});
+
+it('are those beside the operator, whoever else gives pods the label of agents', async () => {
+  for (const index of [1, 2, 3]) putAgent({ name: `a-${index}`, namespace: 'another', ip: '127.0.0.9' });
+  const pods = podCache();
+  await eventually(() => expect([...pods.all()]).toHaveLength(4));
+  const asking = newAgents({ pods, connections, log: stage.log.log, home: 'system' });
+  expect(await asking.artifact(ARTIFACT, { node: 'node-1', signal })).toEqual({ result: 'absent' });
 });
 
 describe('agents that cannot', () => {
