@@ -147,8 +147,7 @@ export const ERRORS = {
   MEMORY_FRAGMENTED: {
     grpc: 'FAILED_PRECONDITION',
     retryable: false,
-    advice:
-      'The memory lies in too many pieces: give the workload transparent huge pages or fewer, larger allocations, then make a new checkpoint.',
+    advice: 'Memory in too many pieces: use transparent huge pages or larger allocations, then checkpoint anew.',
   },
 
   // Steps.
