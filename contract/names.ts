@@ -3,6 +3,7 @@ import { legalName } from './operator-names.ts';
 
 /** A Job puts its name as a label onto its pods, so it must be no longer than a label's value. */
 const MAX_JOB_NAME = 63;
+const MAX_OBJECT_NAME = 253;
 const DNS_NAME = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
 const LABEL_VALUE = /^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$/;
 
@@ -18,7 +19,16 @@ export function idCheckpointJobName(checkpointId: string, version: string): stri
 
 /** Says why this cannot be the name of a Job, or undefined. */
 export function jobNameProblem(name: string): string | undefined {
-  if (name.length > MAX_JOB_NAME) return `has ${name.length} characters, at most ${MAX_JOB_NAME} are allowed`;
+  return nameProblem(name, MAX_JOB_NAME);
+}
+
+/** Says why this cannot be the name of a Pod, or of most other objects, or undefined. */
+export function objectNameProblem(name: string): string | undefined {
+  return nameProblem(name, MAX_OBJECT_NAME);
+}
+
+function nameProblem(name: string, most: number): string | undefined {
+  if (name.length > most) return `has ${name.length} characters, at most ${most} are allowed`;
   if (!/^[-a-z0-9.]*$/.test(name)) return 'has characters other than a-z 0-9 - .';
   if (!DNS_NAME.test(name)) return 'has a part between its dots that does not begin and end with a letter or digit';
   return undefined;

@@ -2,10 +2,11 @@ import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { type Command, Option } from 'commander';
+import { objectNameProblem } from '../contract/names.ts';
 import { type KubeClient, openKube } from '../kube/client.ts';
 import { KubeError } from '../kube/error.ts';
 import { CommandError, type EXIT } from './failure.ts';
-import { oneLine } from './show/text.ts';
+import { oneLine, visible } from './show/text.ts';
 import type { Terminal } from './terminal.ts';
 
 /** The flags of every command that speaks to a cluster, as commander hands them over. */
@@ -33,6 +34,7 @@ export function withClusterFlags(command: Command): Command {
 
 /** Opens the cluster that the flags mean. Throws CommandError where no kubeconfig is to be had or it is no good. */
 export async function openCluster(flags: ClusterFlags, { env }: Pick<Terminal, 'env'>): Promise<Cluster> {
+  requireObjectName('--namespace', flags.namespace);
   const kubeconfigPath = flags.kubeconfig ?? kubeconfigOf(env);
   try {
     const kube = await openKube({ kubeconfigPath, context: flags.kubeContext });
@@ -41,6 +43,23 @@ export async function openCluster(flags: ClusterFlags, { env }: Pick<Terminal, '
     if (!(cause instanceof KubeError)) throw cause;
     throw new CommandError('usage', `no cluster: ${cause.message}`, { cause });
   }
+}
+
+const MAX_NAMESPACE = 63;
+
+/** Refuses a name that no object can have: with `..` in it, a path would lead elsewhere. An absent flag is none. Throws CommandError `usage`. */
+export function requireObjectName(flag: string, name: string | undefined): void {
+  if (name === undefined) return;
+  if (name === '') throw new CommandError('usage', `${flag} is empty: say a name`);
+  const problem = objectNameProblem(name) ?? (flag === '--namespace' ? namespaceProblem(name) : undefined);
+  if (problem !== undefined) throw new CommandError('usage', `${flag} "${visible(name)}" ${problem}`);
+}
+
+function namespaceProblem(name: string): string | undefined {
+  if (name.includes('.')) return 'has a dot, which no namespace has';
+  return name.length > MAX_NAMESPACE
+    ? `has ${name.length} characters, at most ${MAX_NAMESPACE} are allowed`
+    : undefined;
 }
 
 /** The file that kubectl would take, or undefined for that of the pod. Of several in KUBECONFIG the first that exists: they are not merged. */

@@ -4,7 +4,7 @@ import { ANNOTATIONS, DEFAULT_ARTIFACT_VERSION } from '../../contract/keys.ts';
 import { checkpointLocation, manualCheckpointId, podCheckpointJobName } from '../../contract/names.ts';
 import { agreedTargets } from '../../contract/targets.ts';
 import type { Job } from '../../kube/objects.ts';
-import { type Cluster, type ClusterFlags, openCluster, withClusterFlags } from '../cluster.ts';
+import { type Cluster, type ClusterFlags, openCluster, requireObjectName, withClusterFlags } from '../cluster.ts';
 import { CommandError } from '../failure.ts';
 import { keyValueLines, type OutputFlags, withOutputFlag, writeResult } from '../show/output.ts';
 import type { Terminal } from '../terminal.ts';
@@ -62,6 +62,7 @@ export function checkpointCommand(terminal: Terminal): Command {
 async function checkpoint(flags: CheckpointFlags, terminal: Terminal): Promise<void> {
   if (flags.manifest === undefined) throw new CommandError('usage', '--manifest is required');
   requireTimeout(flags.timeout);
+  requireObjectName('--pvc-name', flags.pvcName);
   const checkpointId = flags.checkpointId ?? manualCheckpointId(BigInt(Date.now()) * 1_000_000n);
   requireCheckpointId(checkpointId);
   if (flags.disableCudaCheckpointJobFile === true)

@@ -3,7 +3,7 @@ import { ANNOTATIONS, DEFAULT_ARTIFACT_VERSION } from '../../contract/keys.ts';
 import { checkpointLocation } from '../../contract/names.ts';
 import type { Placeholder } from '../../contract/restore-pod.ts';
 import type { StorageSource } from '../../contract/storage-volume.ts';
-import { type Cluster, type ClusterFlags, openCluster, withClusterFlags } from '../cluster.ts';
+import { type Cluster, type ClusterFlags, openCluster, requireObjectName, withClusterFlags } from '../cluster.ts';
 import { CommandError } from '../failure.ts';
 import { keyValueLines, type OutputFlags, withOutputFlag, writeResult } from '../show/output.ts';
 import type { Terminal } from '../terminal.ts';
@@ -69,6 +69,8 @@ async function restore(flags: RestoreFlags, terminal: Terminal): Promise<void> {
   if (flags.checkpointId === undefined) throw new CommandError('usage', 'missing required flags: --checkpoint-id');
   requireCheckpointId(flags.checkpointId);
   requireTimeout(flags.timeout);
+  requireObjectName('--pod', flags.pod);
+  requireObjectName('--pvc-name', flags.pvcName);
   const manifest = flags.manifest === undefined ? undefined : await readPodManifest(flags.manifest);
   const cluster = await openCluster(flags, terminal);
   try {

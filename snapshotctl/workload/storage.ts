@@ -46,14 +46,23 @@ export async function findStorage(place: Place, flags: StorageFlags): Promise<St
 
 async function ofClaim(place: Place, claim: string, given: string | undefined): Promise<StorageSource> {
   await requireClaim(place, claim);
-  const basePath = (
-    given ?? (await agentsElsewhere(place)).find((one) => one.basePath !== undefined)?.basePath
-  )?.trim();
+  const basePath = (given ?? soleBasePath(await agentsElsewhere(place)))?.trim();
   if (basePath === undefined)
     throw new CommandError('usage', '--base-path is required: no agent says where pods are to mount the claim');
   const problem = basePathProblem(basePath);
   if (problem !== undefined) throw new CommandError('usage', `--base-path ${basePath} ${problem}`);
   return { accessMode: 'podMount', claim, basePath: basePath.replace(/\/+$/, '') };
+}
+
+/** Where agents say different paths, nobody knows whose is meant. */
+function soleBasePath(agents: readonly AgentElsewhere[]): string | undefined {
+  const paths = new Set(agents.flatMap(({ basePath }) => basePath ?? []));
+  if (paths.size > 1)
+    throw new CommandError(
+      'usage',
+      `agents say different paths (${agents.map(({ name }) => name).join(', ')}): pass --base-path`,
+    );
+  return [...paths][0];
 }
 
 /** A pod that names a claim that is not there waits for ever. Who may not read claims is believed. */
@@ -89,16 +98,16 @@ interface AgentElsewhere {
 /** `reason`: why the namespace's own agents do not say. */
 async function ofAgentsElsewhere(place: Place, reason: ShapingError): Promise<StorageSource> {
   const agents = await agentsElsewhere(place);
-  const [first] = agents;
+  const [first, second] = agents;
+  if (first !== undefined && second !== undefined)
+    throw new CommandError(
+      'usage',
+      `there are several agents elsewhere, and any namespace can have what looks like one (${agents.map(({ name }) => name).join(', ')}): pass --pvc-name and --base-path`,
+    );
   if (first === undefined)
     throw new CommandError(
       'usage',
       `${reason.message}; for an agent that does not mount it, pass --pvc-name and --base-path`,
-    );
-  if (agents.some(({ mode, basePath }) => mode !== first.mode || basePath !== first.basePath))
-    throw new CommandError(
-      'usage',
-      `agents have different storage (${agents.map(({ name }) => name).join(', ')}): pass --pvc-name and --base-path`,
     );
   if (first.mode === 'agentMount' && first.basePath !== undefined)
     return { accessMode: 'agentMount', claim: undefined, basePath: first.basePath };

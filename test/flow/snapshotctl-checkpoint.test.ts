@@ -344,8 +344,15 @@ describe('what is refused before anything is created', () => {
     desk.putAgent({ config: 'storage: { basePath: /volume }' });
     desk.putAgent({ namespace: 'system', claim: 'snapshots' });
     expect((await checkpoint()).err).toContain(
-      'agents have different storage (default/snapshot-agent, system/snapshot-agent): pass --pvc-name and --base-path',
+      'there are several agents elsewhere, and any namespace can have what looks like one (default/snapshot-agent, system/snapshot-agent): pass --pvc-name and --base-path',
     );
+  });
+
+  it('several agents of other namespaces, although they agree', async () => {
+    desk.api.remove('daemonsets', 'default/snapshot-agent');
+    for (const namespace of ['system', 'a-tenant']) desk.putAgent({ namespace, claim: 'snapshots' });
+    const { code, err } = await checkpoint();
+    expect([code, err]).toEqual([2, expect.stringContaining('(a-tenant/snapshot-agent, system/snapshot-agent)')]);
   });
 });
 

@@ -120,7 +120,7 @@ const MAY_IMPORT: Readonly<Record<string, { values: readonly string[]; types?: r
     types: ['snapshotctl/terminal.ts', 'kube'],
   },
   'snapshotctl/cluster.ts': {
-    values: ['snapshotctl/failure.ts', 'snapshotctl/show', 'kube'],
+    values: ['snapshotctl/failure.ts', 'snapshotctl/show', 'contract', 'kube'],
     types: ['snapshotctl/terminal.ts'],
   },
   'snapshotctl/completion': { values: [] },
