@@ -1,9 +1,10 @@
+import { posix } from 'node:path';
 import type { Container, EnvVar, PodSpec } from '../kube/objects.ts';
 import { ShapingError } from './shaping-error.ts';
 
-/** Whether two paths are the same but for slashes at their ends. */
+/** Whether two absolute paths lead to the same place, however they are written: with slashes too many, `.` or `..`. */
 export function samePath(a: string, b: string): boolean {
-  const bare = (path: string) => path.replace(/\/+$/, '');
+  const bare = (path: string) => posix.normalize(path).replace(/\/+$/, '');
   return bare(a) === bare(b);
 }
 

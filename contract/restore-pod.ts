@@ -70,10 +70,16 @@ function requireReportable(targets: readonly string[]): void {
   }
 }
 
+/**
+ * A postStart hook is for a worker that starts: in a placeholder it finds none, and where it fails, kubelet ends the container. An entry point
+ * of the pod's own may count on it. preStop acts on the restored worker, and stays.
+ */
 function targetContainer(container: Container, placeholder: Placeholder, startupSeconds: number): Container {
   const waiting = withEnv(container, STANDBY_ENV, '1');
   const startupProbe = restoredStartupProbe(container, startupSeconds);
   if (placeholder === 'entrypoint') return { ...waiting, startupProbe };
-  const { args: _, ...kept } = waiting;
-  return { ...kept, command: [...COMMANDS[placeholder]], startupProbe };
+  const { args: _, lifecycle, ...kept } = waiting;
+  const { postStart: __, ...hooks } = lifecycle ?? {};
+  const left = Object.keys(hooks).length === 0 ? {} : { lifecycle: hooks };
+  return { ...kept, ...left, command: [...COMMANDS[placeholder]], startupProbe };
 }

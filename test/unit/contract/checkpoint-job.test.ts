@@ -188,6 +188,14 @@ const refused: [what: string, Partial<Container>, Partial<PodSpec>, message: str
     {},
     'container main mounts volume data at /snapshot-control/; it must be volume snapshot-control at /snapshot-control with subPath main: remove the mount, it is added',
   ],
+  ...['/snapshot-control/.', '//snapshot-control', '/x/../snapshot-control//'].map(
+    (mountPath): [string, Partial<Container>, Partial<PodSpec>, string] => [
+      `another volume in its place, written as ${mountPath}`,
+      { volumeMounts: [{ name: 'data', mountPath }] },
+      {},
+      `container main mounts volume data at ${mountPath}; it must be volume snapshot-control at /snapshot-control`,
+    ],
+  ),
   [
     'it in another place',
     { volumeMounts: [{ ...CONTROL_MOUNT, mountPath: '/control' }] },

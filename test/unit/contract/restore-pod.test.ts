@@ -83,6 +83,16 @@ describe('a restore pod', () => {
     expect([shaped.command, shaped.args, shaped.env]).toEqual([command, args, [CONTROL_ENV, STANDBY]]);
   });
 
+  it('loses a postStart hook, which is for a worker that starts, where a placeholder waits instead', () => {
+    const hook = { exec: { command: ['/warm-up'] } };
+    const lifecycle = { postStart: hook, preStop: hook };
+    const shaped = (changes: object, placeholder: 'standby' | 'sleep' | 'entrypoint') =>
+      (main(changes, { placeholder }) as { readonly lifecycle?: object }).lifecycle;
+    expect(shaped({ lifecycle }, 'standby')).toEqual({ preStop: hook });
+    expect(shaped({ lifecycle: { postStart: hook } }, 'sleep')).toBeUndefined();
+    expect(shaped({ lifecycle }, 'entrypoint')).toEqual(lifecycle);
+  });
+
   it('has an own directory, and its own probe, for each of several targets', () => {
     const pod = podOf({ livenessProbe: { tcpSocket: { port: 1 } } });
     const other = { name: 'other', image: 'worker:2' };
