@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
 import { parseConfig } from '../../agent/config.ts';
 import { isLive } from '../../agent/config-live.ts';
-import { only, render } from './render.ts';
+import { only, refusalOf, render } from './render.ts';
 
 interface Workload {
   readonly spec: { readonly template: { readonly metadata: { readonly annotations: Record<string, string> } } };
@@ -19,6 +19,14 @@ function configOf(values: object, namespace = 'demo'): string {
 const clientsOf = (values: object) => parseConfig(configOf(values), { NODE_NAME: 'a' }).api.clients;
 
 describe('the configuration of the agent', () => {
+  it.each([
+    [{ config: null }, 'config is null'],
+    [{ operator: { config: null } }, 'operator.config is null'],
+    [{ config: null, operator: { enabled: true } }, 'config is null'],
+  ])('taken away by %j is refused with a sentence', (values, says) => {
+    expect(refusalOf(values)).toMatch(new RegExp(`^${says}, which leaves`));
+  });
+
   it('has what the values say of it elsewhere, and all of `config`', () => {
     const text = configOf({
       daemonset: { snapshotLogLevel: 'debug', terminationGracePeriodSeconds: 90 },

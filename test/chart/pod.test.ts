@@ -1,5 +1,7 @@
-import { readFileSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { parseConfig } from '../../agent/config.ts';
 import type { ContainerSpec, PodSpec, Volume } from '../real/environment/agent-manifest.ts';
@@ -216,6 +218,23 @@ describe('the seccomp profile', () => {
     expect(only(render(), 'ConfigMap', 'snapshot-seccomp')).toMatchObject({
       data: { 'block-iouring.json': readFileSync(resolve(CHART, 'files/block-iouring.json'), 'utf8') },
     });
+  });
+
+  it('is written where it differs, and what it replaces is said', () => {
+    const node = mkdtempSync(join(tmpdir(), 'seccomp-'));
+    const [init] = podOf({}).initContainers ?? [];
+    const script = `${(init as { command?: readonly string[] } | undefined)?.command?.[2]}`
+      .replaceAll('/host/seccomp', `${node}/host`)
+      .replaceAll(' /profiles/', ` ${resolve(CHART, 'files')}/`);
+    const run = () => execFileSync('sh', ['-ec', script], { encoding: 'utf8' });
+    const file = join(node, 'host/profiles/block-iouring.json');
+    const shipped = readFileSync(resolve(CHART, 'files/block-iouring.json'), 'utf8');
+    expect([run(), readFileSync(file, 'utf8')]).toEqual(['', shipped]);
+    const { ino } = statSync(file);
+    expect([run(), statSync(file).ino]).toEqual(['', ino]);
+    writeFileSync(file, '{}');
+    expect([run(), readFileSync(file, 'utf8')]).toEqual([expect.stringContaining('replacing a profile'), shipped]);
+    rmSync(node, { recursive: true });
   });
 
   it('comes with an image of its own where one is named, and not at all where it is switched off', () => {

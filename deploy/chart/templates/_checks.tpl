@@ -10,6 +10,7 @@
 {{- end -}}
 
 {{- define "snapshot.checks" -}}
+{{- include "snapshot.checkMaps" . -}}
 {{- include "snapshot.checkNames" . -}}
 {{- include "snapshot.checkStorage" . -}}
 {{- include "snapshot.checkMounts" . -}}
@@ -149,5 +150,15 @@
 {{- if and (eq .accessMode "podMount") .pvc.create (or (eq .pvc.storageClass "-") (eq .pvc.accessMode "ReadWriteOncePod")) -}}
 {{- fail "operator.enabled: in podMount mode the operator makes the claims (storage.pvc.create), and knows neither storage.pvc.storageClass \"-\" nor storage.pvc.accessMode ReadWriteOncePod: choose others, or make the claims yourself" -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* null takes a value away altogether, and then nothing can be looked up in it. Asked for by whatever reads these first. */}}
+{{- define "snapshot.checkMaps" -}}
+{{- if not (kindIs "map" .Values.config) -}}
+{{- fail "config is null, which leaves the agent without a configuration: leave it out, or say {}, for the defaults" -}}
+{{- end -}}
+{{- if not (kindIs "map" .Values.operator.config) -}}
+{{- fail "operator.config is null, which leaves the operator without a configuration: leave it out, or say {}, for the defaults" -}}
 {{- end -}}
 {{- end -}}

@@ -83,6 +83,7 @@ it is), pod (whose it is).
 
 {{/* The agent's whole configuration. */}}
 {{- define "snapshot.config" -}}
+{{- include "snapshot.checkMaps" . -}}
 {{- include "snapshot.withDerived" (dict "config" .Values.config "rows" (include "snapshot.derived" . | fromYamlArray) "name" "config" "pod" "the agent's pod") -}}
 {{- end -}}
 

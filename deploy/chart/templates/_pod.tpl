@@ -145,6 +145,8 @@ tolerations:
     - -ec
     - |
       mkdir -p /host/seccomp/profiles
+      if cmp -s /profiles/block-iouring.json /host/seccomp/profiles/block-iouring.json; then exit 0; fi
+      [ ! -e /host/seccomp/profiles/block-iouring.json ] || echo "replacing a profile of other contents: another version, or another release"
       cp /profiles/block-iouring.json /host/seccomp/profiles/.block-iouring.json.new
       chmod 644 /host/seccomp/profiles/.block-iouring.json.new
       mv /host/seccomp/profiles/.block-iouring.json.new /host/seccomp/profiles/block-iouring.json
