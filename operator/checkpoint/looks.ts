@@ -72,10 +72,13 @@ export class Looks {
     }
   }
 
-  /** How far the agent is; undefined where nobody says. */
+  /** What the worker waits for, else how far the agent is; undefined where nobody says. */
   async progress(checkpoint: DynamoCheckpoint, jobName: string, signal: AbortSignal): Promise<string | undefined> {
     const { namespace } = checkpoint.metadata;
-    const node = this.#podOf(namespace, jobName)?.node;
+    const pod = this.#podOf(namespace, jobName);
+    if (pod === undefined) return `Job ${jobName} has no pod yet: kubectl describe job ${jobName} says why`;
+    const { node, trouble } = pod;
+    if (trouble !== undefined) return trouble;
     return this.#parts.agents?.progressOf(namespace, checkpointIdOf(checkpoint), { node, signal });
   }
 

@@ -92,6 +92,16 @@ describe('a checkpoint that works', () => {
     await eventually(() => expect(statusOf().message).toBe('criu-dump 3% of 36.0 GiB, 2.1 GB/s'));
   });
 
+  it('says why its worker does not start', async () => {
+    start();
+    apply();
+    await eventually(() => expect(statusOf().message).toContain(`Job ${JOB} has no pod yet`));
+    startPod();
+    const condition = { type: 'PodScheduled', status: 'False', reason: 'Unschedulable', message: '0/3 nodes' };
+    stage.api.patch('pods', `demo/${POD}`, { status: { conditions: [condition] } });
+    await eventually(() => expect(statusOf().message).toBe(`pod ${POD} has no node yet: Unschedulable: 0/3 nodes`));
+  });
+
   it('does not write its progress more often than it may, whatever happens to the Job', async () => {
     let asked = 0;
     const progressOf = () => {
