@@ -22,6 +22,9 @@ export function rivalsOf(checkpoint: DynamoCheckpoint, checkpoints: DeletionPart
   return [...checkpoints.all()].flatMap(({ meta, value }) => {
     const isOther = meta.namespace === namespace && meta.uid !== uid && meta.deletionTimestamp === undefined;
     if (!isOther || value.result === 'malformed') return [];
+    // Who failed before it had the id, as its duplicate, owns nothing: nobody would ever delete the artifacts.
+    const { phase, checkpointID } = value.object.status ?? {};
+    if (phase === 'Failed' && !checkpointID) return [];
     return checkpointIdOf(value.object) === checkpointId ? [meta.name] : [];
   });
 }

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { ANNOTATIONS } from '../../../contract/keys.ts';
+import { ANNOTATIONS, LABELS } from '../../../contract/keys.ts';
 import { idCheckpointJobName } from '../../../contract/names.ts';
 import { cleanupJobName } from '../../../contract/operator-names.ts';
 import { newEventWriter } from '../../../kube/events.ts';
@@ -237,6 +237,19 @@ describe('a DynamoCheckpoint whose artifacts are to go with it', () => {
     remove();
     await gone();
     expect([asked, stage.api.get('jobs', CLEANUP)]).toEqual([[], undefined]);
+  });
+
+  it('keeps nothing for a duplicate that failed, and never had anything of it', async () => {
+    put();
+    const labels = { [LABELS.checkpointId]: ID };
+    const metadata = { name: 'two', namespace: 'demo', labels };
+    stage.api.put({ ...CHECKPOINT, kind: 'DynamoCheckpoint', metadata, status: { phase: 'Failed' } });
+    operator();
+    await held();
+    words = { 1: { result: 'deleted' } };
+    remove();
+    await gone();
+    expect(asked).toEqual(['demo/one-id/1']);
   });
 
   it('leaves a Job alone that only has the name', async () => {
