@@ -34,6 +34,8 @@ function decideEnded(checkpoint: DynamoCheckpoint, attempt: Attempt | Failure, {
   const made = checkpoint.status?.jobName;
   if (!('do' in attempt) && made && made !== attempt.jobName)
     return { do: 'restart', reason: `the next Job is ${attempt.jobName}` };
+  if (phase === 'Failed' && !('do' in attempt) && wasMisnamed(checkpoint))
+    return { do: 'restart', reason: 'its ID and version are correct now' };
   if (phase !== 'Failed' || !wantsRetry(checkpoint)) return { do: 'rest', reason: `it is ${phase}` };
   if (!job.isLive) return { do: 'look', at: 'job' };
   // What the last try left says how that one ended.
@@ -42,6 +44,12 @@ function decideEnded(checkpoint: DynamoCheckpoint, attempt: Attempt | Failure, {
       ? { do: 'wait', for: 'deletion', message: `Job ${job.job.name} of the last try is being deleted` }
       : { do: 'delete-job', job: job.job };
   return { do: 'restart', reason: 'somebody asked for a try more' };
+}
+
+/** It failed by a label or annotation that somebody can correct, before there was a Job whose name could tell of another try. */
+function wasMisnamed({ status }: DynamoCheckpoint): boolean {
+  const reason = status?.conditions?.find(({ type }) => type === 'Ready')?.reason ?? '';
+  return reason === 'InvalidCheckpointID' || reason === 'InvalidArtifactVersion';
 }
 
 const isOwn = ({ metadata }: DynamoCheckpoint, owners: readonly { readonly uid: string }[]) =>

@@ -233,6 +233,19 @@ describe('a checkpoint that has ended', () => {
     expect(decide(next, facts())).toMatchObject({ do: 'restart' });
   });
 
+  it.each(['InvalidArtifactVersion', 'InvalidCheckpointID'])(
+    'begins anew once what failed as %s is corrected',
+    (reason) => {
+      const conditions = [{ type: 'Ready', status: 'False', reason, message: 'wrong', lastTransitionTime: '' }];
+      const status = { phase: 'Failed', conditions };
+      const wrong = { [ANNOTATIONS.artifactVersion]: 'a b' };
+      expect(decide(checkpoint({ status, annotations: wrong }), facts())).toMatchObject({ do: 'rest' });
+      expect(decide(checkpoint({ status }), facts())).toMatchObject({ do: 'restart' });
+      const other = [{ ...conditions[0], reason: 'BackendNotSupported' }];
+      expect(decide(checkpoint({ status: { phase: 'Failed', conditions: other } }), facts()).do).toBe('rest');
+    },
+  );
+
   it('tries once more when it is asked to: without the Job of the last try', () => {
     const failed = inPhase('Failed', { jobName: JOB }, RETRY);
     expect(decide(failed, facts())).toEqual({ do: 'look', at: 'job' });
