@@ -1,4 +1,4 @@
-import { type CheckpointJobRequest, checkpointJob, type PodTemplate } from '../../contract/checkpoint-job.ts';
+import { type CheckpointJobRequest, checkpointJob } from '../../contract/checkpoint-job.ts';
 import { DYNAMO_CHECKPOINT, type DynamoCheckpoint } from '../../contract/dynamo-checkpoint.ts';
 import { ANNOTATIONS } from '../../contract/keys.ts';
 import { SECCOMP_PROFILE } from '../../contract/seccomp.ts';
@@ -7,6 +7,7 @@ import { withWorkerDefaults } from '../../contract/worker-defaults.ts';
 import type { PodSpec } from '../../kube/objects.ts';
 import type { NewObject } from '../control/object-writer.ts';
 import type { Attempt } from './facts.ts';
+import { writtenTemplate } from './template.ts';
 
 /** `checkpoint.seccomp` of the configuration. */
 export interface SeccompConfig {
@@ -29,8 +30,8 @@ export function jobOf(
   }: { readonly attempt: Attempt; readonly storage: StorageSource; readonly seccomp: SeccompConfig },
 ): NewObject {
   const { podTemplateSpec, targetContainerName: target, sharedMemory, activeDeadlineSeconds } = spec.job;
-  // What of it is read here was checked; the API server checks the rest.
-  const template = podTemplateSpec as unknown as PodTemplate;
+  // The API server checks the rest of it.
+  const template = writtenTemplate(podTemplateSpec);
   const request: CheckpointJobRequest = {
     ...{ name: attempt.jobName, namespace: metadata.namespace },
     ...{ checkpointId: attempt.checkpointId, version: attempt.version, target, storage },

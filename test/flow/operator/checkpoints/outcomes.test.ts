@@ -92,6 +92,13 @@ describe('a checkpoint that works', () => {
     await eventually(() => expect(statusOf().message).toBe('criu-dump 3% of 36.0 GiB, 2.1 GB/s'));
   });
 
+  it('has a Job where a field of its pod is empty', async () => {
+    start();
+    const main = { name: 'main', image: 'x', env: null, volumeMounts: null };
+    apply('qwen', { spec: { job: { podTemplateSpec: { spec: { containers: [main], volumes: null } } } } });
+    await hasJob();
+  });
+
   it('says why its worker does not start', async () => {
     start();
     apply();
@@ -251,6 +258,19 @@ describe('a checkpoint that does not', () => {
     await isFailed(message);
     expect(condition('JobCreated')).toMatchObject({ status: 'False', reason: 'InvalidPodTemplate' });
     expect(stage.api.list('jobs')).toEqual([]);
+  });
+
+  it.each([
+    ['volumes', { volumes: 'none' }, 'spec.volumes: '],
+    ['an environment', { containers: [{ name: 'main', image: 'x', env: [null] }] }, 'spec.containers.0.env.0: '],
+    ['mounts', { containers: [{ name: 'main', image: 'x', volumeMounts: [{}] }] }, 'volumeMounts.0.name: '],
+  ])('is Failed with %s that no pod can have', async (_, pod, field) => {
+    start();
+    const spec = { containers: [{ name: 'main', image: 'x' }], ...pod };
+    apply('qwen', { spec: { job: { podTemplateSpec: { spec } } } });
+    await isFailed('spec.job.podTemplateSpec is no pod template: ');
+    expect(statusOf().message).toContain(field);
+    expect(condition('Ready')?.reason).toBe('InvalidPodTemplate');
   });
 
   it('is Failed where something else has the name of its Job', async () => {
