@@ -61,12 +61,9 @@ export function writtenTemplate({ graph, name, service }: Component): ComponentT
   const { image } = mainContainer;
   if (image === undefined || image === '')
     throw new ShapingError(`service ${name}: extraPodSpec.mainContainer has no image; say one`);
-  const written = mainContainer as unknown as Container;
-  const env = mergedEnv([
-    graph.spec['envs'] as EnvVar[] | undefined,
-    service.envs as EnvVar[] | undefined,
-    written.env,
-  ]);
+  // An empty field is null, which the definition lets through: it is not kept beside what is made of it.
+  const { env: own, ...written } = mainContainer as unknown as Container;
+  const env = mergedEnv([graph.spec['envs'] as EnvVar[] | undefined, service.envs as EnvVar[] | undefined, own]);
   const main: Container = {
     ...probesOf(service),
     ...written,

@@ -15,6 +15,12 @@ const mainOf = (changes: Readonly<Record<string, unknown>>, more = {}) =>
   writtenTemplate(workerOf(changes, more)).spec.containers[0];
 
 describe('the pod of a service', () => {
+  it('has its own variables where those of the object are an empty field', () => {
+    const { containers } = componentTemplate(workerOf({ 'extraPodSpec.mainContainer.env': null, envs: [] })).spec;
+    const names = containers[0]?.env?.map(({ name }) => name);
+    expect(names).toEqual(expect.arrayContaining(['DYN_COMPONENT', 'POD_UID']));
+  });
+
   it('has mainContainer as its container main, and keeps all else that extraPodSpec says', () => {
     const { spec } = writtenTemplate(
       workerOf({
