@@ -87,7 +87,7 @@ export const schema = z.strictObject({
       /** How long another controller has to show itself at a new object, with `auto`. */
       settleSeconds: z.number().min(0).max(3_600).default(10),
       /** Checkpoints of past generations that each service keeps; 0: none. */
-      keptGenerations: z.number().int().min(0).max(100).default(1),
+      keptGenerations: z.number().int().min(0).max(100).default(2),
     })
     .prefault({}),
   webhook: webhook.prefault({}).superRefine(({ certificateDays, authorityDays }, context) => {

@@ -155,7 +155,7 @@ describe('the webhook', () => {
   it('fails open, soon, and is called where the operator looks for it', () => {
     const { metadata, webhooks } = configuration();
     const { webhook } = configOf(withOperator());
-    expect(webhooks[0]).toMatchObject({ failurePolicy: 'Ignore', timeoutSeconds: 3, sideEffects: 'None' });
+    expect(webhooks[0]).toMatchObject({ failurePolicy: 'Ignore', timeoutSeconds: 3, sideEffects: 'NoneOnDryRun' });
     expect(webhooks[0].clientConfig).toEqual({
       service: { name: webhook.serviceName, namespace: NAMESPACE, path: WEBHOOK_PATH, port: 443 },
     });
