@@ -6,6 +6,7 @@ import { ShapingError } from '../../contract/shaping-error.ts';
 import type { SharedMemory } from '../../contract/worker-defaults.ts';
 import { workerHash } from '../../contract/worker-hash.ts';
 import type { Container, EnvVar, ObjectMeta, PodSpec } from '../../kube/objects.ts';
+import { podParts } from './pod-parts.ts';
 import { containerResources } from './resources.ts';
 
 type Service = DynamoGraphDeployment['spec']['services'][string];
@@ -53,17 +54,26 @@ export function generationOf(component: Component): string {
 
 /** The pod of a service as the object says it, with nothing added. Throws ShapingError where it says none. */
 export function writtenTemplate({ graph, name, service }: Component): ComponentTemplate {
-  const { mainContainer = {}, ...spec } = service.extraPodSpec ?? {};
-  const { labels = {}, annotations = {} } = (service['extraPodMetadata'] ?? {}) as ObjectMeta;
+  const {
+    extraPodSpec = {},
+    extraPodMetadata = {},
+    envs,
+  } = podParts({
+    envs: graph.spec['envs'],
+    extraPodMetadata: service['extraPodMetadata'],
+    extraPodSpec: service.extraPodSpec,
+  });
+  const { mainContainer = {}, ...spec } = extraPodSpec;
+  const { labels = {}, annotations = {} } = extraPodMetadata;
   const others = (spec['containers'] ?? []) as Container[];
   if (others.some((one) => one.name === MAIN))
     throw new ShapingError(`service ${name}: a container of extraPodSpec is called ${MAIN}; say it as mainContainer`);
-  const { image } = mainContainer;
+  const image = mainContainer['image'];
   if (image === undefined || image === '')
     throw new ShapingError(`service ${name}: extraPodSpec.mainContainer has no image; say one`);
   // An empty field is null, which the definition lets through: it is not kept beside what is made of it.
   const { env: own, ...written } = mainContainer as unknown as Container;
-  const env = mergedEnv([graph.spec['envs'] as EnvVar[] | undefined, service.envs as EnvVar[] | undefined, own]);
+  const env = mergedEnv([envs as EnvVar[] | undefined, service.envs as EnvVar[] | undefined, own]);
   const main: Container = {
     ...probesOf(service),
     ...written,

@@ -41,6 +41,19 @@ describe('a service', () => {
     expect(decision.word?.message).toContain(WORKER);
   });
 
+  it.each([
+    ['extraPodSpec.mainContainer.env', 5],
+    ['extraPodSpec.mainContainer.volumeMounts', {}],
+    ['extraPodSpec.volumes', {}],
+    ['extraPodSpec.containers', 'none'],
+    ['extraPodMetadata', { labels: 5 }],
+  ])('with %s that no pod can have says where that is', (path, value) => {
+    const { word, start } = decide(factsOf(componentOf(autoGraph({ [path]: value }))));
+    expect(word).toMatchObject({ isTrouble: true, reason: 'InvalidService' });
+    expect(word?.message).toContain(path);
+    expect(start).toEqual({ kind: 'cold' });
+  });
+
   it('that waits for what cannot be is held, and says how to go on; or starts cold where that is the policy', () => {
     const worker = { 'gpuMemoryService.enabled': true, 'checkpoint.startupPolicy': 'WaitForCheckpoint' };
     const held = decide(factsOf(componentOf(autoGraph(worker))));
