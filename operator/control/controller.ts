@@ -3,6 +3,7 @@ import { type BackoffRange, backoffMs } from '../../kube/backoff.ts';
 import { isConflict, KubeError } from '../../kube/error.ts';
 import { type Again, keyedQueue } from '../../kube/queue.ts';
 import type { Cached, ObjectCache } from './cache.ts';
+import { newConflicts } from './conflicts.ts';
 import type { ControlMetrics } from './metrics.ts';
 
 /** Where a controller learns which keys to look at. */
@@ -62,6 +63,7 @@ export async function runController(options: ControllerOptions, signal: AbortSig
   if (signal.aborted) return;
   /** In a row, by key. */
   const failures = new Map<string, number>();
+  const conflicts = newConflicts(log);
 
   const look = async (key: string): Promise<Again> => {
     const sinceMs = performance.now();
@@ -70,6 +72,7 @@ export async function runController(options: ControllerOptions, signal: AbortSig
     try {
       const again = await reconcileInTime(options, key, signal);
       failures.delete(key);
+      conflicts.ended(key);
       ended(again === undefined ? 'done' : 'again');
       return again;
     } catch (err) {
@@ -79,8 +82,11 @@ export async function runController(options: ControllerOptions, signal: AbortSig
       const afterMs = backoffMs(count, backoff, err instanceof KubeError ? err : undefined);
       ended(isConflict(err) ? 'conflict' : 'failed');
       const fields = { err, controller: name, key, failures: count, retryInMs: afterMs };
-      if (isConflict(err)) log.debug(fields, 'somebody else wrote first');
-      else log.warn(fields, 'the object could not be reconciled');
+      if (isConflict(err)) conflicts.lost(key, fields);
+      else {
+        conflicts.ended(key);
+        log.warn(fields, 'the object could not be reconciled');
+      }
       return { afterMs };
     } finally {
       metrics.queued(name, queue.depth - 1);

@@ -125,6 +125,18 @@ describe('a controller', () => {
     expect(await metric('reconciles_total', { result: 'conflict' })).toBe(1);
   });
 
+  it('says once a minute that an object loses against other writers again and again', async () => {
+    put('a');
+    let left = 12;
+    const looks = controlled(async () => {
+      left -= 1;
+      if (left > 0) throw new KubeError('newer', { status: 409, reason: 'Conflict' });
+      return undefined;
+    });
+    await eventually(() => expect(looks).toHaveLength(12));
+    expect(stage.log.lines.filter(({ level }) => level >= 40)).toMatchObject([{ key: 'demo/a', conflicts: 5 }]);
+  });
+
   it('looks again after the time that a look asks for', async () => {
     put('a');
     let left = 3;
