@@ -32,9 +32,11 @@ export interface Identity {
  */
 export function newIdentity(options: IdentityOptions): Identity {
   const { log, metrics, nowMs, everyMs, urgentMs } = options;
-  let shown: { readonly id: string; readonly notAfterMs: number } | undefined;
+  let shown: { readonly id: string; readonly notBeforeMs: number; readonly notAfterMs: number } | undefined;
   const problem = () => {
     if (shown === undefined) return 'the webhook has no certificate yet';
+    if (nowMs() < shown.notBeforeMs)
+      return 'the certificate of the webhook is not valid yet: compare the clocks of the nodes';
     return nowMs() < shown.notAfterMs ? undefined : 'the certificate of the webhook has run out';
   };
   const look = async (signal: AbortSignal) => {

@@ -77,6 +77,15 @@ describe('certificates', () => {
     expect(changes()).toEqual(['issued']);
   });
 
+  it('that begin later make no replica ready', async () => {
+    hold(await madeAgo(-2));
+    register();
+    const started = await replica();
+    await eventually(() =>
+      expect(started.readiness()).toEqual([expect.stringContaining('the certificate of the webhook is not valid yet')]),
+    );
+  });
+
   it('with an authority that has run out are made anew', async () => {
     putCheckpoint();
     hold(await madeAgo(100));
