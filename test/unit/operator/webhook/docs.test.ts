@@ -21,6 +21,8 @@ it('the page has each metric, and no other', async () => {
 it('the page shows a configuration that calls the server where it listens, and never refuses a pod', () => {
   const [, text = ''] = /```yaml\n([\s\S]+?)```/.exec(page) ?? [];
   expect(parse(text)).toMatchObject({
-    webhooks: [{ failurePolicy: 'Ignore', sideEffects: 'NoneOnDryRun', clientConfig: { service: { path: WEBHOOK_PATH } } }],
+    webhooks: [
+      { failurePolicy: 'Ignore', sideEffects: 'NoneOnDryRun', clientConfig: { service: { path: WEBHOOK_PATH } } },
+    ],
   });
 });
