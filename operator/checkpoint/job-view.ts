@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { DYNAMO_CHECKPOINT } from '../../contract/dynamo-checkpoint.ts';
 import { ANNOTATIONS, DEFAULT_ARTIFACT_VERSION } from '../../contract/keys.ts';
 import { objectMeta } from '../../contract/object-meta.ts';
+import { endOfJob, jobStatus } from '../control/job-status.ts';
 
 /** What is used of a checkpoint's Job. */
 export interface JobView {
@@ -30,20 +31,7 @@ const job = z.looseObject({
         .optional(),
     })
     .optional(),
-  status: z
-    .looseObject({
-      conditions: z
-        .array(
-          z.looseObject({
-            type: z.string(),
-            status: z.string(),
-            reason: z.string().optional(),
-            message: z.string().optional(),
-          }),
-        )
-        .nullish(),
-    })
-    .optional(),
+  status: jobStatus.optional(),
 });
 
 /** Reads a Job. Undefined: what the server sent is none. */
@@ -52,9 +40,7 @@ export function readJob(object: unknown): JobView | undefined {
   if (data === undefined) return undefined;
   const { name, uid, annotations = {}, ownerReferences = [], deletionTimestamp } = data.metadata;
   const said = annotations[ANNOTATIONS.checkpointStatus];
-  const ended = (data.status?.conditions ?? []).find(
-    ({ type, status }) => status === 'True' && (type === 'Complete' || type === 'Failed'),
-  );
+  const ended = endOfJob(data.status);
   return {
     name,
     uid,

@@ -3,6 +3,7 @@ import { ANNOTATIONS, LABELS } from '../../contract/keys.ts';
 import { objectMeta } from '../../contract/object-meta.ts';
 import { cleanupJobName } from '../../contract/operator-names.ts';
 import { STORAGE_VOLUME } from '../../contract/storage-volume.ts';
+import { endOfJob, jobStatus } from '../control/job-status.ts';
 import type { NewObject } from '../control/object-writer.ts';
 import type { Volume } from './decide.ts';
 
@@ -102,20 +103,7 @@ function cleanupPod(
 
 const job = z.looseObject({
   metadata: objectMeta,
-  status: z
-    .looseObject({
-      conditions: z
-        .array(
-          z.looseObject({
-            type: z.string(),
-            status: z.string(),
-            reason: z.string().optional(),
-            message: z.string().optional(),
-          }),
-        )
-        .nullish(),
-    })
-    .nullish(),
+  status: jobStatus.nullish(),
 });
 
 /** How the Job of a checkpoint fares; `object` undefined: there is none. `uid`: of the DynamoCheckpoint. */
@@ -130,9 +118,7 @@ export function readCleanupJob(
   const own = { name, uid: data.metadata.uid };
   const worksFor = data.metadata.annotations?.[ANNOTATIONS.cleanupFor];
   if (worksFor === undefined) return { ...own, state: 'foreign' };
-  const ended = (data.status?.conditions ?? []).find(
-    ({ type, status }) => status === 'True' && (type === 'Complete' || type === 'Failed'),
-  );
+  const ended = endOfJob(data.status);
   // One that is being deleted is waited for, so that the next one can have its name.
   if (ended === undefined || data.metadata.deletionTimestamp !== undefined) return { ...own, state: 'active' };
   if (worksFor !== uid) return { ...own, state: 'stale' };
